@@ -1,0 +1,48 @@
+# On a fresh Debian or Ubuntu, `make run` and `make test` are all there is to type: what is missing is
+# installed first, once. The stamps in .venv/ remember that; see setup.sh for the how.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+# ip, nft, tc and sysctl live where an ordinary user's PATH may not lead.
+export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
+
+python := .venv/bin/python
+
+.PHONY: help setup run test check bench pins clean
+
+help: ## print this
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: .venv/.ready ## install what is missing: system packages by apt, Python packages into .venv
+
+run: .venv/.ready ## set up, then run every sim in sims/
+	.venv/bin/patchbay run sims/
+
+test: check ## set up, then check, then run all tests
+	$(python) -m pytest
+
+check: .venv/.ready ## set up, then lint, format, types and structure
+	$(python) -m ruff check .
+	$(python) -m ruff format --check .
+	$(python) -m mypy
+	$(python) -m pytest -q tests/test_structure.py
+
+bench: .venv/.ready .venv/.packages-bench ## set up, then measure how fast labs are built
+	$(python) tests/bench/run.py
+
+pins: .venv/.ready ## renew requirements.txt with what pip resolves today
+	./setup.sh pins > .venv/pins
+	mv .venv/pins requirements.txt
+
+clean: ## remove what make made; runs in .patchbay-work/ stay
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist bench-results
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+.venv/.ready: pyproject.toml requirements.txt .venv/.packages-base
+	./setup.sh venv
+	@touch $@
+
+.venv/.packages-%: packages.txt setup.sh
+	./setup.sh packages $*
+	@mkdir -p .venv && touch $@

@@ -1,0 +1,186 @@
+"""Is what is to be added to a lab right, by itself and against what the lab already has?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from patchbay.addressing.layout import Layout
+from patchbay.errors import Problem, did_you_mean
+from patchbay.model.lab import IpSupport, LabSpec, RouterSpec
+from patchbay.model.names import env_name, iface_name_problem, node_name_problem
+from patchbay.model.presets import resolve
+
+__all__ = ["check", "in_build_order"]
+
+
+# RFC 791 and RFC 8200 section 5; the upper end is veth's (drivers/net/veth.c: ETH_MAX_MTU).
+MTU_V4 = 68
+MTU_V6 = 1280
+MTU_MOST = 65535
+
+
+def check(layout: Layout, added: LabSpec) -> list[Problem]:
+    """Every problem of `added`; empty when all of it can be built."""
+    return [
+        *_regions(layout, added),
+        *_routers(layout, added),
+        *_devices(layout, added),
+        *_env_names(layout, added),
+    ]
+
+
+def _regions(layout: Layout, added: LabSpec) -> Iterator[Problem]:
+    seen: set[str] = set()
+    for region in added.regions:
+        path = f"region.{region.name}"
+        if problem := node_name_problem(region.name):
+            yield Problem(path, problem)
+        if layout.region(region.name) or region.name in seen:
+            yield Problem(path, f"there is a region '{region.name}' already")
+        seen.add(region.name)
+
+
+def _node_name(layout: Layout, seen: dict[str, str], name: str, path: str) -> Iterator[Problem]:
+    if problem := node_name_problem(name):
+        yield Problem(path, problem)
+    elif name == "ix":
+        yield Problem(path, "'ix' is the name of the exchange; accepted: any other name")
+    elif name in seen:
+        yield Problem(path, f"duplicate name '{name}': it is also the name of {seen[name]}")
+    elif existing := layout.node(name):
+        kind = "a device" if name in layout.devices else "a router"
+        yield Problem(path, f"duplicate name '{existing.name}': the lab has {kind} of that name")
+
+
+def _routers(layout: Layout, added: LabSpec) -> Iterator[Problem]:
+    seen: dict[str, str] = {}
+    routers = {router.name: router for router in added.routers}
+    regions = {*(region.name for region in added.regions)}
+    for index, router in enumerate(added.routers):
+        path = f"router[{index}]"
+        yield from _node_name(layout, seen, router.name, f"{path}.name")
+        seen.setdefault(router.name, path)
+        if router.upstream is not None and router.region is not None:
+            yield Problem(
+                f"{path}.region", "a router with an upstream is in its upstream's region; name only one"
+            )
+        if (
+            router.upstream is not None
+            and router.upstream not in routers
+            and not layout.router(router.upstream)
+        ):
+            yield Problem(f"{path}.upstream", _unknown_router(router.upstream, layout, routers))
+        if router.region is not None and router.region not in regions and not layout.region(router.region):
+            known = regions | {r.name for r in layout.forwarders.values() if r.kind == "region"}
+            yield Problem(f"{path}.region", f"unknown region '{router.region}'{_known(router.region, known)}")
+        yield from _mtu(router.mtu, resolve(router).ip_support, path)
+        yield from _downstream(router, path)
+    yield from _loops(added)
+
+
+def _downstream(router: RouterSpec, path: str) -> Iterator[Problem]:
+    families = resolve(router).ip_support.versions
+    if (cidr := router.downstream_cidr) is not None:
+        if 4 not in families:
+            yield Problem(f"{path}.downstream_cidr", "the router has no IPv4 (ip_support)")
+        if cidr.prefixlen > 30:
+            yield Problem(f"{path}.downstream_cidr", f"found {cidr}; accepted: a prefix of at most 30 bits")
+    if (cidr6 := router.downstream_cidr_v6) is not None:
+        if 6 not in families:
+            yield Problem(f"{path}.downstream_cidr_v6", "the router has no IPv6 (ip_support)")
+        if cidr6.prefixlen > 64:
+            yield Problem(
+                f"{path}.downstream_cidr_v6", f"found {cidr6}; accepted: a prefix of at most 64 bits"
+            )
+
+
+def _known(wrong: str, known: set[str]) -> str:
+    if not known:
+        return "; there is none yet"
+    listed = ", ".join(sorted(known)[:12]) + (", …" if len(known) > 12 else "")
+    return f"; known: {listed}{did_you_mean(wrong, known)}"
+
+
+def _unknown_router(wrong: str, layout: Layout, routers: Mapping[str, RouterSpec]) -> str:
+    known = {r.name for r in layout.forwarders.values() if r.kind == "router"} | set(routers)
+    return f"unknown router '{wrong}'{_known(wrong, known)}"
+
+
+def _loops(added: LabSpec) -> Iterator[Problem]:
+    upstream = {router.name: router.upstream for router in added.routers}
+    for index, router in enumerate(added.routers):
+        chain, above = [router.name], router.upstream
+        while above in upstream and above not in chain:
+            chain.append(above)
+            above = upstream[above]
+        if above == router.name:
+            loop = " -> ".join([*chain, router.name])
+            yield Problem(
+                f"router[{index}].upstream",
+                f"router loop: {loop}; accepted: a chain that ends at the exchange",
+            )
+
+
+def in_build_order(added: LabSpec) -> list[RouterSpec]:
+    """The routers, each after the one above it, otherwise in their order."""
+    by_name = {router.name: router for router in added.routers}
+    placed: dict[str, RouterSpec] = {}
+    for router in added.routers:
+        chain = []
+        above: RouterSpec | None = router
+        while above is not None and above.name not in placed:
+            chain.append(above)
+            above = by_name.get(above.upstream or "")
+        placed.update((each.name, each) for each in reversed(chain))
+    return list(placed.values())
+
+
+def _mtu(mtu: int | None, support: IpSupport, path: str) -> Iterator[Problem]:
+    least = MTU_V6 if 6 in support.versions else MTU_V4
+    if mtu is not None and not least <= mtu <= MTU_MOST:
+        yield Problem(f"{path}.mtu", f"found {mtu}; accepted: {least} to {MTU_MOST} bytes")
+
+
+def _devices(layout: Layout, added: LabSpec) -> Iterator[Problem]:
+    routers = {router.name: router for router in added.routers}
+    seen = {router.name: f"router[{index}]" for index, router in enumerate(added.routers)}
+    for device in added.devices:
+        path = f"device.{device.name}"
+        yield from _node_name(layout, seen, device.name, path)
+        seen.setdefault(device.name, path)
+        if not device.ifaces:
+            yield Problem(
+                path, "a device needs an interface; accepted: at least one [device.NAME.IFACE] with a gateway"
+            )
+        if device.default_via is not None and device.default_via not in device.ifaces:
+            yield Problem(
+                f"{path}.default_via",
+                f"unknown interface '{device.default_via}'{_known(device.default_via, set(device.ifaces))}",
+            )
+        support = IpSupport.V4_ONLY
+        for name, iface in device.ifaces.items():
+            if problem := iface_name_problem(name):
+                yield Problem(f"{path}.{name}", problem)
+            support = _support(layout, routers, iface.router) or support
+            if not _support(layout, routers, iface.router):
+                yield Problem(f"{path}.{name}.gateway", _unknown_router(iface.router, layout, routers))
+        yield from _mtu(device.mtu, support, path)
+
+
+def _support(layout: Layout, routers: Mapping[str, RouterSpec], name: str) -> IpSupport | None:
+    if name in routers:
+        return resolve(routers[name]).ip_support
+    existing = layout.router(name)
+    return existing.ip_support if existing else None
+
+
+def _env_names(layout: Layout, added: LabSpec) -> Iterator[Problem]:
+    """Two names that become the same variable would hide each other."""
+    taken = {env_name(name): name for name in layout.devices}
+    for device in added.devices:
+        other = taken.setdefault(env_name(device.name), device.name)
+        if other != device.name:
+            variable = f"PATCHBAY_IP_{env_name(device.name)}"
+            yield Problem(
+                f"device.{device.name}", f"collides with device '{other}': both would be ${variable}"
+            )

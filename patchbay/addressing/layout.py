@@ -1,0 +1,204 @@
+"""The decided lab: every namespace, interface, MAC, address and route, with nothing left open."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from enum import StrEnum
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+)
+
+from attrs import evolve, field, frozen
+
+from patchbay.model.lab import Firewall, IpSupport, Nat, NatV6
+from patchbay.model.names import IfName, NsName
+
+__all__ = [
+    "Address",
+    "DeviceLayout",
+    "IfaceLayout",
+    "Interface",
+    "LanLayout",
+    "Layout",
+    "Names",
+    "Network",
+    "NodeLayout",
+    "RouteLayout",
+    "RouterKind",
+    "RouterLayout",
+    "of_version",
+]
+
+Address = IPv4Address | IPv6Address
+Interface = IPv4Interface | IPv6Interface
+Network = IPv4Network | IPv6Network
+
+
+def of_version(values: Iterable[Interface], version: int) -> Interface | None:
+    """The first of `values` in that IP version."""
+    return next((value for value in values if value.version == version), None)
+
+
+class RouterKind(StrEnum):
+    """What a thing that forwards is to the user."""
+
+    IX = "ix"
+    REGION = "region"
+    ROUTER = "router"
+
+
+@frozen
+class RouteLayout:
+    """A route that a node needs in the namespace of a router above it, so that it can be reached."""
+
+    ns: NsName
+    prefix: Network
+    dev: IfName
+    via: Address | None = None
+    mtu: int | None = None
+
+
+@frozen
+class IfaceLayout:
+    """An uplink: a veth end in the node, its other end a port in the bridge of the router above.
+
+    `gateways` are the router's addresses on the link. `mtu` is None for the default, 1500.
+    """
+
+    name: IfName
+    mac: str
+    addresses: tuple[Interface, ...]
+    gateways: tuple[Address, ...]
+    mtu: int | None
+    router: str
+    router_ns: NsName
+    router_lan: LanLayout
+    port: IfName
+    port_mac: str
+
+    def gateway(self, version: int) -> Address | None:
+        return next((address for address in self.gateways if address.version == version), None)
+
+
+@frozen
+class LanLayout:
+    """The bridge below a router, and the router's addresses on it."""
+
+    bridge: IfName
+    mac: str
+    addresses: tuple[Interface, ...]
+
+
+@frozen
+class RouterLayout:
+    """Something that forwards: a router, a region, or the exchange, which alone has no uplink."""
+
+    name: str
+    kind: RouterKind
+    ns: NsName
+    lan: LanLayout
+    uplink: IfaceLayout | None = None
+    parent: str | None = None
+    region: str | None = None
+    nat: Nat = Nat.NONE
+    nat_v6: NatV6 = NatV6.NONE
+    firewall: Firewall = Firewall.NONE
+    ip_support: IpSupport = IpSupport.DUAL_STACK
+    mtu: int | None = None
+    routes: tuple[RouteLayout, ...] = ()
+    # Which addresses can be compared with each other: those in one domain, named by the namespace
+    # of the NAT that bounds it, or of the exchange.
+    domains: Mapping[int, NsName] = field(factory=dict)
+    # What is below it, whole: of an IPv6 prefix the LAN has only the first /64.
+    networks: tuple[Network, ...] = ()
+
+    @property
+    def ifaces(self) -> tuple[IfaceLayout, ...]:
+        return (self.uplink,) if self.uplink else ()
+
+    @property
+    def key(self) -> str:
+        """Its key in `Layout.forwarders`: a region may be called like a router."""
+        return f"{self.kind}:{self.name}"
+
+
+@frozen
+class DeviceLayout:
+    """A host at the edge. `default_via` names the interface of its default routes."""
+
+    name: str
+    ns: NsName
+    ifaces: tuple[IfaceLayout, ...]
+    default_via: IfName
+    mtu: int | None = None
+    routes: tuple[RouteLayout, ...] = ()
+
+    def default_iface(self, version: int) -> IfaceLayout | None:
+        """The interface of that version's default route: `default_via`, or the first that has the version."""
+        chosen_first = sorted(self.ifaces, key=lambda iface: iface.name != self.default_via)
+        return next((iface for iface in chosen_first if iface.gateway(version)), None)
+
+
+NodeLayout = RouterLayout | DeviceLayout
+
+
+@frozen
+class Names:
+    """What names stand for, in the whole lab (scope "") or in one node (scope: its name)."""
+
+    hosts: Mapping[str, Mapping[str, Address]] = field(factory=dict)
+    nameservers: Mapping[str, Address] = field(factory=dict)
+
+    def with_host(self, scope: str, name: str, address: Address) -> Names:
+        entries = {**self.hosts.get(scope, {}), name: address}
+        return evolve(self, hosts={**self.hosts, scope: entries})
+
+    def with_nameserver(self, scope: str, address: Address) -> Names:
+        return evolve(self, nameservers={**self.nameservers, scope: address})
+
+    def scopes(self) -> set[str]:
+        """The nodes that have names of their own."""
+        return {*self.hosts, *self.nameservers} - {""}
+
+    def resolve(self, scope: str, name: str) -> Address | None:
+        """What `name` stands for in a node, or None."""
+        return self.hosts.get(scope, {}).get(name) or self.hosts.get("", {}).get(name)
+
+
+@frozen
+class Layout:
+    """A whole lab. Never changed in place; `addressing.allocate.extend` makes the next one.
+
+    Nodes stand in the order in which they can be built: what is above comes before what is below.
+    """
+
+    forwarders: Mapping[str, RouterLayout]
+    devices: Mapping[str, DeviceLayout]
+    # What the allocator has given out: counters by pool, and names that are taken by namespace.
+    given: Mapping[str, int] = field(factory=dict)
+    ns_names: frozenset[str] = frozenset()
+    ports: Mapping[NsName, frozenset[str]] = field(factory=dict)
+    macs: frozenset[str] = frozenset()
+
+    @property
+    def ix(self) -> RouterLayout:
+        return self.forwarders["ix:ix"]
+
+    def router(self, name: str) -> RouterLayout | None:
+        return self.forwarders.get(f"router:{name}")
+
+    def region(self, name: str) -> RouterLayout | None:
+        return self.forwarders.get(f"region:{name}")
+
+    def node(self, name: str) -> NodeLayout | None:
+        """The exchange, router or device of that name."""
+        return self.devices.get(name) or self.router(name) or (self.ix if name == "ix" else None)
+
+    def nodes(self) -> Iterator[NodeLayout]:
+        yield from self.forwarders.values()
+        yield from self.devices.values()

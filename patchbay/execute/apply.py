@@ -1,0 +1,250 @@
+"""Plan -> kernel: groups commands into batches, has the agent run them, and says what became of each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import trio
+from attrs import frozen
+
+from patchbay.errors import CommandFailed, LabDiedError
+from patchbay.plan.plan import Plan
+from patchbay.sandbox import wire
+from patchbay.sandbox.sandbox import Sandbox
+from patchbay.tools.commands import Command, Ip, Nft, SetSysctl, WriteFile, by_hand
+
+__all__ = ["Batch", "Outcome", "Result", "apply", "apply_now", "batches"]
+
+LAN = "lan"
+
+
+@frozen
+class Batch:
+    """Commands that one tool runs together."""
+
+    commands: tuple[Command, ...]
+
+    @property
+    def forgiving(self) -> bool:
+        """Whether errors of single commands may be none: then all of them are tried."""
+        return any(isinstance(command, Ip) and command.tolerate for command in self.commands)
+
+    @property
+    def lane(self) -> str:
+        """Batches of one lane keep their order."""
+        return self.commands[0].ns or ""
+
+
+@frozen
+class Outcome:
+    """What became of a batch: for each command its status and stderr, None for one that was not run."""
+
+    batch: Batch
+    time: float
+    elapsed: float
+    results: tuple[Result | None, ...]
+
+
+@frozen
+class Result:
+    """A command's exit status and what it said."""
+
+    status: int
+    stderr: str = ""
+
+
+def batches(commands: Sequence[Command]) -> Iterator[Batch]:
+    """Runs of commands that one tool in one namespace can do at once."""
+    group: list[Command] = []
+    for command in commands:
+        if group and not _together(group[-1], command):
+            yield Batch(tuple(group))
+            group = []
+        group.append(command)
+    if group:
+        yield Batch(tuple(group))
+
+
+def _together(one: Command, other: Command) -> bool:
+    if type(one) is not type(other) or isinstance(one, Nft):
+        return False
+    # The agent writes settings and files of any namespace; a tool runs in one.
+    return one.ns == other.ns if isinstance(one, Ip) else True
+
+
+def step(batch: Batch) -> list[Any]:
+    """The batch as the agent reads it."""
+    first = batch.commands[0]
+    if isinstance(first, Ip):
+        argv = ["ip", *(["-force"] if batch.forgiving else []), "-batch", "-"]
+        return [
+            "exec",
+            first.ns,
+            argv,
+            "".join(" ".join(c.args) + "\n" for c in batch.commands if isinstance(c, Ip)),
+        ]
+    if isinstance(first, Nft):
+        return ["exec", first.ns, ["nft", "-f", "-"], first.ruleset]
+    if isinstance(first, SetSysctl):
+        return [
+            "sysctl",
+            [[c.ns, c.name, c.value, c.optional] for c in batch.commands if isinstance(c, SetSysctl)],
+        ]
+    return ["write", [[c.path, c.content] for c in batch.commands if isinstance(c, WriteFile)]]
+
+
+async def apply(sandbox: Sandbox, plan: Plan, done: list[Outcome]) -> None:
+    """Carry out `plan`, adding to `done` what was tried. Raises `CommandFailed` for the first failure.
+
+    What runs is never abandoned in the middle: also when cancelled, this returns only once nothing
+    is under way, so that undoing starts from rest.
+    """
+    with trio.CancelScope(shield=True):
+        run = _Run(sandbox, done)
+        async with trio.open_nursery() as nursery:
+            for stage in plan.stages:
+                await run.lanes([list(batches(stage.make))])
+                if run.failed:
+                    break
+                if stage.configure:
+                    nursery.start_soon(run.lanes, _by_namespace(stage.configure))
+        if not run.failed and plan.settle:
+            await sandbox.agent.request({"lanes": [["", [["settle", [[ns, LAN] for ns in plan.settle]]]]]})
+    if run.failed:
+        raise run.failed
+    await trio.lowlevel.checkpoint_if_cancelled()
+
+
+def apply_now(sandbox: Sandbox, plan: Plan, done: list[Outcome]) -> None:
+    """The same without trio, for a plan of files alone, which the agent writes in no time."""
+    run = _Run(sandbox, done)
+    for stage in plan.stages:
+        lanes = [list(batches(stage.make))]
+        run.take(lanes, sandbox.agent.request_now(run.message(lanes))[0])
+    if run.failed:
+        raise run.failed
+
+
+def _by_namespace(commands: Sequence[Command]) -> list[list[Batch]]:
+    lanes: dict[str | None, list[Command]] = {}
+    for command in commands:
+        lanes.setdefault(command.ns, []).append(command)
+    return [list(batches(lane)) for lane in lanes.values()]
+
+
+class _Run:
+    def __init__(self, sandbox: Sandbox, done: list[Outcome]) -> None:
+        self._sandbox = sandbox
+        self._done = done
+        self.failed: CommandFailed | LabDiedError | None = None
+
+    async def lanes(self, lanes: list[list[Batch]]) -> None:
+        wanted = [lane for lane in lanes if lane]
+        if not wanted or self.failed:
+            return
+        try:
+            answer = await self._sandbox.agent.request(self.message(wanted))
+        except LabDiedError as error:
+            self.failed = error
+            return
+        self.take(wanted, answer)
+
+    def message(self, lanes: list[list[Batch]]) -> wire.Message:
+        return {"lanes": [[lane[0].lane, [step(batch) for batch in lane]] for lane in lanes]}
+
+    def take(self, lanes: list[list[Batch]], answer: wire.Message) -> None:
+        for lane, results in zip(lanes, answer["results"], strict=True):
+            for batch, raw in zip(lane, results, strict=False):
+                self._take(batch, raw)
+
+    def _take(self, batch: Batch, raw: dict[str, Any]) -> None:
+        outcome = Outcome(batch, raw["time"], raw["elapsed"], _results(batch, raw))
+        self._done.append(outcome)
+        for number, result in enumerate(outcome.results):
+            if result and result.status != 0 and self.failed is None:
+                self.failed = _failure(batch.commands[number], number, result)
+
+
+def _results(batch: Batch, raw: dict[str, Any]) -> tuple[Result | None, ...]:
+    """The result of each command of a batch, from that of the whole."""
+    status, stderr, count = raw["status"], raw["err"], len(batch.commands)
+    fine = Result(0)
+    if status == 0:
+        return (fine,) * count
+    first = batch.commands[0]
+    if isinstance(first, Nft):
+        return (Result(status, stderr),)
+    if not isinstance(first, Ip):
+        failed = int(raw["out"])
+        return _up_to(failed, Result(status, stderr), count)
+    if batch.forgiving:
+        errors = dict(_batch_errors(stderr))
+        if errors or "Command failed" in stderr:
+            return tuple(_forgiven(command, errors.get(n, "")) for n, command in enumerate(batch.commands))
+    return _up_to(_failed_line(batch, stderr), Result(status, stderr), count)
+
+
+def _up_to(failed: int, result: Result, count: int) -> tuple[Result | None, ...]:
+    return (*(Result(0),) * failed, result, *(None,) * (count - failed - 1))
+
+
+def _forgiven(command: Command, error: str) -> Result:
+    tolerated = isinstance(command, Ip) and any(text in error for text in command.tolerate)
+    return Result(0 if not error or tolerated else 1, error)
+
+
+def _batch_errors(stderr: str) -> Iterator[tuple[int, str]]:
+    """(0-based line, text) of each error of `ip -force -batch -`."""
+    text: list[str] = []
+    for line in stderr.splitlines():
+        if match := re.fullmatch(r"Command failed \S+:(\d+)", line):
+            yield int(match[1]) - 1, "\n".join(text)
+            text = []
+        else:
+            text.append(line)
+
+
+def _failed_line(batch: Batch, stderr: str) -> int:
+    """The 0-based line on which `ip -batch` stopped.
+
+    For what the kernel refuses it tells the line. A word that it cannot read makes it exit at once
+    without one (invarg in lib/utils.c), but it quotes the word.
+    """
+    if match := re.search(r"Command failed \S+:(\d+)", stderr):
+        return int(match[1]) - 1
+    quoted = set(re.findall(r'"([^"]+)"', stderr))
+    lines = [set(command.args) for command in batch.commands if isinstance(command, Ip)]
+    return next((number for number, words in enumerate(lines) if words & quoted), 0)
+
+
+def _failure(command: Command, number: int, result: Result) -> CommandFailed:
+    line, text = None, ""
+    if isinstance(command, Nft):
+        if match := re.search(r":(\d+):\d+(?:-\d+)?: Error", result.stderr):
+            line = int(match[1])
+            text = command.ruleset.splitlines()[line - 1].strip()
+    elif isinstance(command, Ip):
+        line, text = number + 1, " ".join(command.args)
+    return CommandFailed(
+        intent=command.why,
+        namespace=command.ns or "(the lab's own)",
+        command=" ".join(command.argv),
+        status=result.status,
+        stderr=result.stderr,
+        repeat=by_hand(command),
+        line=line,
+        input_line=text,
+        hint=_hint(result.stderr),
+    )
+
+
+def _hint(stderr: str) -> str:
+    if "No such file or directory" in stderr and "rule" in stderr:
+        return "the kernel lacks a part of nftables; `patchbay doctor` lists what else"
+    if "Operation not supported" in stderr or "Unknown device type" in stderr:
+        return "the kernel lacks this kind of link; `patchbay doctor` lists what else"
+    if "Message too long" in stderr:
+        return "the ruleset is larger than a user namespace's send buffer takes at once"
+    return ""

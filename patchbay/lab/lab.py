@@ -1,0 +1,418 @@
+"""A live lab: adds to it, looks things up in it, and tells what was done to it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from ipaddress import ip_address
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+import trio
+
+from patchbay.addressing.allocate import extend
+from patchbay.addressing.layout import Address, Layout, Names, NodeLayout, RouterKind
+from patchbay.config.converter import make_converter, structure
+from patchbay.errors import LabBrokenError, LabClosedError, PatchbayError, did_you_mean
+from patchbay.execute.apply import Outcome, apply, apply_now
+from patchbay.lab.node import Node
+from patchbay.lab.nodes import Device, Iface, Ix, Region, Router
+from patchbay.lab.session import Session
+from patchbay.model.lab import (
+    DeviceSpec,
+    Firewall,
+    IfaceSpec,
+    IpSupport,
+    LabSpec,
+    Nat,
+    NatV6,
+    RegionSpec,
+    RouterSpec,
+)
+from patchbay.model.names import NsName, env_name
+from patchbay.plan.change import between
+from patchbay.plan.hosts import FILES, name_files, own_file
+from patchbay.record.events import LabEvent, snapshot
+from patchbay.record.journal import Record
+from patchbay.record.recorder import Recorder
+from patchbay.record.trace import as_json, as_script, select
+from patchbay.sandbox.worker import Worker
+
+__all__ = ["Lab"]
+
+NodeT = TypeVar("NodeT", bound=Node)
+
+
+class _Batch:
+    """Additions that wait to be applied together."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.task = trio.lowlevel.current_task()
+        self.layout = layout
+        self.handles: list[Node] = []
+
+
+class Lab:
+    """A lab that is there. `open_lab` makes it; leaving its block ends it."""
+
+    def __init__(
+        self, session: Session, recorder: Recorder, layout: Layout, *, label: str, prefix: str
+    ) -> None:
+        self.label = label
+        # Tells this lab from the others of this process, in messages and logs.
+        self.prefix = prefix
+        self._session = session
+        self._recorder = recorder
+        self._layout = layout
+        self._names = Names()
+        self._nodes: dict[str, Node] = {}
+        self._regions: dict[str, Region] = {}
+        self._changing = trio.Lock()
+        self._batch: _Batch | None = None
+        self._closed = False
+        self._broken = False
+
+    def __repr__(self) -> str:
+        return f"<Lab {self.label!r}: {len(self.routers)} routers, {len(self.devices)} devices>"
+
+    # -- adding
+
+    async def add_router(
+        self,
+        name: str,
+        *,
+        preset: str | None = None,
+        upstream: Router | str | None = None,
+        region: Region | str | None = None,
+        nat: Nat | str | None = None,
+        nat_v6: NatV6 | str | None = None,
+        firewall: Firewall | str | None = None,
+        ip_support: IpSupport | str | None = None,
+        mtu: int | None = None,
+        downstream_cidr: Any = None,
+        downstream_cidr_v6: Any = None,
+    ) -> Router:
+        """Add a router; what is named overrides the preset.
+
+        Without a preset: no NAT, no firewall, a public pool, and `v4-only`, so that no IPv6 path
+        goes round a NAT under test. `upstream` is the router above it (default: the exchange, or
+        its region's). `mtu` is that of its uplink, in bytes. Raises `SpecError`, `AllocationError`,
+        `CommandFailed`; after each of them the lab is as it was.
+        """
+        wished = {
+            "name": name,
+            "preset": preset,
+            "upstream": _name(upstream),
+            "region": _name(region),
+            "nat": nat,
+            "nat_v6": nat_v6,
+            "firewall": firewall,
+            "ip_support": ip_support,
+            "mtu": mtu,
+            "downstream_cidr": downstream_cidr,
+            "downstream_cidr_v6": downstream_cidr_v6,
+        }
+        spec = structure(make_converter(), wished, RouterSpec)
+        (node,) = await self._add(LabSpec(routers=(spec,)))
+        return _as(Router, node)
+
+    async def add_device(
+        self,
+        name: str,
+        *,
+        uplink: Router | str | None = None,
+        ifaces: Mapping[str, Iface | Router | str] | None = None,
+        default_via: str | None = None,
+        mtu: int | None = None,
+    ) -> Device:
+        """Add a device: `uplink=r` is short for `ifaces={"eth0": Iface(r)}`.
+
+        `default_via` names the interface of its default routes (default: the first), `mtu` is that
+        of its interfaces in bytes. Raises as `add_router` does.
+        """
+        if uplink is not None and ifaces is not None:
+            raise TypeError("name either `uplink` or `ifaces`")
+        wished = ifaces if ifaces is not None else {"eth0": uplink} if uplink is not None else {}
+        specs = {iface: IfaceSpec(_router_name(to)) for iface, to in wished.items()}
+        spec = DeviceSpec(name, specs, default_via, mtu)
+        (node,) = await self._add(LabSpec(devices=(spec,)))
+        return _as(Device, node)
+
+    async def add_region(self, name: str) -> Region:
+        """Add a region, for routers to be put in. Raises as `add_router` does."""
+        (node,) = await self._add(LabSpec(regions=(RegionSpec(name),)))
+        return _as(Region, node)
+
+    @contextlib.asynccontextmanager
+    async def batch(self) -> AsyncIterator[None]:
+        """Everything added in this block is applied together, in one plan, when it is left.
+
+        Handles have their addresses at once; using one for more raises `StaleHandleError` until then. If
+        the block or the plan fails, nothing of it is there, and its handles stay stale. The batch
+        belongs to the task that opened it: other tasks' changes wait for its end.
+        """
+        self._check_open()
+        if self._batch and self._batch.task is trio.lowlevel.current_task():
+            raise PatchbayError("this task has a batch open already: batches do not nest")
+        async with self._changing:
+            batch = self._batch = _Batch(self._layout)
+            try:
+                yield
+                await self._become(batch.layout)
+            except BaseException:
+                for handle in batch.handles:
+                    handle._state = "gone"
+                raise
+            finally:
+                self._batch = None
+            self._register(batch.handles)
+
+    async def _add(self, spec: LabSpec) -> list[Node]:
+        self._check_open()
+        if self._batch and self._batch.task is trio.lowlevel.current_task():
+            old, self._batch.layout = self._batch.layout, extend(self._batch.layout, spec)
+            handles = self._handles(old, self._batch.layout)
+            self._batch.handles += handles
+            return handles
+        async with self._changing:
+            new = extend(self._layout, spec)
+            handles = self._handles(self._layout, new)
+            await self._become(new)
+            self._register(handles)
+            return handles
+
+    def _handles(self, old: Layout | None, new: Layout) -> list[Node]:
+        before = {node.ns for node in old.nodes()} if old else set()
+        return [_handle(self, node) for node in new.nodes() if node.ns not in before]
+
+    def _register(self, handles: Iterable[Node]) -> None:
+        for handle in handles:
+            handle._state = "live"
+            if isinstance(handle, Region):
+                self._regions[handle.name] = handle
+            else:
+                self._nodes[handle.name] = handle
+
+    async def _become(self, new: Layout) -> None:
+        """Change the kernel from the present layout to `new`; on failure back, as if never called."""
+        self._check_open()
+        done: list[Outcome] = []
+        try:
+            await apply(self._session.sandbox, between(self._layout, new), done)
+        except BaseException:
+            await self._undo(new, done)
+            raise
+        self._recorder.change(done, self._layout, new)
+        self._layout = new
+
+    async def _undo(self, new: Layout, done: list[Outcome]) -> None:
+        undone: list[Outcome] = []
+        try:
+            with trio.CancelScope(shield=True):
+                await apply(self._session.sandbox, between(new, self._layout), undone)
+        except PatchbayError as error:
+            self._broken = True
+            raise LabBrokenError(
+                f"a change of lab '{self.label}' failed and could not be undone; open a new lab"
+            ) from error
+        finally:
+            self._recorder.failure([*done, *undone])
+
+    async def _build(self, spec: LabSpec, bare: Layout) -> None:
+        """The lab's first plan: the exchange, and what the spec names."""
+        full = extend(bare, spec)
+        done: list[Outcome] = []
+        try:
+            await apply(self._session.sandbox, between(None, full), done)
+            apply_now(self._session.sandbox, name_files(None, self._names, {}), done)
+        except BaseException:
+            self._recorder.failure(done)
+            raise
+        self._recorder.change(done, None, full)
+        self._layout = full
+        self._register(self._handles(None, full))
+
+    # -- look-ups
+
+    def device(self, name: str) -> Device:
+        """The device of that name; `KeyError` with close matches."""
+        return _look_up(name, "device", {n.name: n for n in self.devices})
+
+    def router(self, name: str) -> Router:
+        """The router of that name; `KeyError` with close matches."""
+        return _look_up(name, "router", {n.name: n for n in self.routers})
+
+    def region(self, name: str) -> Region:
+        """The region of that name; `KeyError` with close matches."""
+        return _look_up(name, "region", self._regions)
+
+    def node(self, name: str) -> Node:
+        """The device or router of that name, or the exchange ("ix"); `KeyError` with close matches."""
+        return _look_up(name, "node", self._nodes)
+
+    @property
+    def devices(self) -> tuple[Device, ...]:
+        return tuple(node for node in self._nodes.values() if isinstance(node, Device))
+
+    @property
+    def routers(self) -> tuple[Router, ...]:
+        return tuple(node for node in self._nodes.values() if isinstance(node, Router))
+
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        return tuple(self._regions.values())
+
+    @property
+    def ix(self) -> Ix:
+        """The exchange."""
+        return _as(Ix, self._nodes["ix"])
+
+    # -- names
+
+    def dns_entry(self, name: str, ip: str | Address) -> None:
+        """Let `name` stand for `ip` in every node: for its processes, and inside `enter()`."""
+        self._set_name(None, name, ip_address(str(ip)))
+
+    def resolve(self, name: str) -> Address | None:
+        """What `name` stands for in the whole lab by `dns_entry`; None if nothing."""
+        return self._names.resolve("", name)
+
+    def set_nameserver(self, ip: str | Address) -> None:
+        """The name server that every node's processes ask (`/etc/resolv.conf`)."""
+        self._set_nameserver(None, ip_address(str(ip)))
+
+    def _set_name(self, node: Node | None, name: str, address: Address) -> None:
+        if not name or not name.isprintable() or any(c.isspace() or c == "#" for c in name):
+            raise ValueError(f"{name!r} cannot stand in a hosts file; accepted: a host name")
+        scope = node.name if node else ""
+        self._change_names(self._names.with_host(scope, name, address), node)
+        self._event("dns_entry_added", scope=scope, name=name, ip=str(address))
+
+    def _set_nameserver(self, node: Node | None, address: Address) -> None:
+        self._change_names(self._names.with_nameserver(node.name if node else "", address), node)
+
+    def _change_names(self, new: Names, node: Node | None) -> None:
+        self._check_open()
+        ns_of = {scope: NsName(self._nodes[scope].ns) for scope in new.scopes()}
+        done: list[Outcome] = []
+        apply_now(self._session.sandbox, name_files(self._names, new, ns_of), done)
+        self._recorder.change(done, self._layout, self._layout)
+        first = node is not None and node.name not in self._names.scopes()
+        self._names = new
+        if node is not None and first and self._session.has_worker(node.ns):
+            self._worker_of(node).channel.request_now({"bind": self._binds(node)})
+
+    def _binds(self, node: Node) -> list[list[str]]:
+        """What a node with names of its own sees in /etc instead of the lab's."""
+        if node.name not in self._names.scopes():
+            return []
+        return [[own_file(name, node.ns), f"/etc/{name}"] for name in FILES]
+
+    # -- what was done
+
+    def events(self) -> AsyncIterator[LabEvent]:
+        """Every event of the lab, from the first on; ends with the lab."""
+        return self._recorder.events.follow()
+
+    def state(self) -> dict[str, Any]:
+        """A snapshot: routers, regions, devices and names, as plain values."""
+        return snapshot(self._layout, self._names)
+
+    @property
+    def commands(self) -> tuple[Record, ...]:
+        """The journal so far: every command that was tried, in order."""
+        return self._recorder.journal.records()
+
+    def trace(self, format: str = "sh", *, everything: bool = False) -> str:
+        """The lab as a shell script that rebuilds it by hand ("sh"), or its commands ("json").
+
+        What was undone or replaced is left out, unless `everything` is asked for.
+        """
+        chosen = select(self.commands, everything=everything)
+        if format == "json":
+            return as_json(chosen)
+        if format == "sh":
+            return as_script(chosen, f"patchbay lab '{self.label}'")
+        raise ValueError(f"unknown format {format!r}; accepted: 'sh', 'json'")
+
+    def env_vars(self) -> dict[str, str]:
+        """`PATCHBAY_IP_<NAME>`, `PATCHBAY_IP6_<NAME>`, and `NETSIM_IP_<NAME>` for older sims."""
+        variables = {}
+        for device in self.devices:
+            name = env_name(device.name)
+            for prefix, address in (
+                ("PATCHBAY_IP", device.ip),
+                ("PATCHBAY_IP6", device.ip6),
+                ("NETSIM_IP", device.ip),
+            ):
+                if address is not None:
+                    variables[f"{prefix}_{name}"] = str(address)
+        return variables
+
+    @property
+    def run_dir(self) -> Path | None:
+        """The folder of the run, None where none is written."""
+        return self._recorder.folder.path if self._recorder.folder else None
+
+    # -- for handles
+
+    def _event(self, kind: str, **fields: Any) -> None:
+        self._recorder.event(kind, **fields)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise LabClosedError("the lab is closed: it lives as long as its `async with` block")
+        if self._session.died:
+            raise self._session.died
+        if self._broken:
+            raise LabBrokenError(f"lab '{self.label}' is broken: a failed change could not be undone")
+
+    def _worker_of(self, node: Node) -> Worker:
+        return self._session.worker(node.ns, self._binds(node))
+
+    def _node_file(self, node: str, name: str) -> Path:
+        if self._recorder.folder is None:
+            raise PatchbayError(
+                "this lab writes no files: give open_lab an `outdir`, or set $PATCHBAY_OUTDIR"
+            )
+        return self._recorder.folder.node_file(node, name)
+
+    def _output_logs(self, node: str) -> Sequence[IO[bytes] | None]:
+        """Open logs for a command's stdout and stderr, where the lab writes files."""
+        if self._recorder.folder is None:
+            return (None, None)
+        return [self._node_file(node, f"{name}.log").open("ab", buffering=0) for name in ("stdout", "stderr")]
+
+
+def _handle(lab: Lab, layout: NodeLayout) -> Node:
+    if not hasattr(layout, "kind"):
+        return Device(lab, layout)
+    kinds: dict[RouterKind, type[Node]] = {
+        RouterKind.IX: Ix,
+        RouterKind.REGION: Region,
+        RouterKind.ROUTER: Router,
+    }
+    return kinds[layout.kind](lab, layout)
+
+
+def _as(kind: type[NodeT], node: Node) -> NodeT:
+    assert isinstance(node, kind)
+    return node
+
+
+def _name(node: Node | str | None) -> str | None:
+    if isinstance(node, Node):
+        node._lab._check_open()
+        return node.name
+    return node
+
+
+def _router_name(to: Iface | Router | str) -> str:
+    router = to.router if isinstance(to, Iface) else to
+    return router.name if isinstance(router, Router) else router
+
+
+def _look_up(name: str, kind: str, known: Mapping[str, NodeT]) -> NodeT:
+    if name not in known:
+        raise KeyError(f"unknown {kind} '{name}'{did_you_mean(name, known)}")
+    return known[name]

@@ -1,0 +1,339 @@
+"""What every node of a lab can do: run processes, open sockets, call functions."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket as stdlib_socket
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import trio
+from attrs import frozen
+
+from patchbay.addressing.layout import Address, IfaceLayout, NodeLayout, of_version
+from patchbay.errors import StaleHandleError
+from patchbay.lab.running import Output, run_to_end
+from patchbay.sandbox.enter import enter_node
+from patchbay.sandbox.process import NodeProcess, Spawn, popen, spawn
+from patchbay.sandbox.worker import Worker
+
+if TYPE_CHECKING:
+    from patchbay.lab.lab import Lab
+
+__all__ = ["Interface", "Node"]
+
+T = TypeVar("T")
+Argv = Sequence[str | os.PathLike[str]]
+
+
+@frozen
+class Interface:
+    """An interface of a node: `ip` and `ip6` are None where it has none, `mtu` is in bytes."""
+
+    name: str
+    ip: IPv4Address | None
+    ip6: IPv6Address | None
+    ll6: IPv6Address
+    mac: str
+    mtu: int
+    router: str
+
+
+def _interface(iface: IfaceLayout) -> Interface:
+    v4, v6 = of_version(iface.addresses, 4), of_version(iface.addresses, 6)
+    return Interface(
+        name=iface.name,
+        ip=v4.ip if v4 else None,  # type: ignore[arg-type]
+        ip6=v6.ip if v6 else None,  # type: ignore[arg-type]
+        ll6=_link_local(iface.mac),
+        mac=iface.mac,
+        mtu=iface.mtu or 1500,
+        router=iface.router,
+    )
+
+
+def _link_local(mac: str) -> IPv6Address:
+    """The kernel's link-local address for a MAC: modified EUI-64, RFC 4291 appendix A."""
+    raw = bytes.fromhex(mac.replace(":", ""))
+    eui = bytes([raw[0] ^ 2]) + raw[1:3] + b"\xff\xfe" + raw[3:]
+    return IPv6Address(b"\xfe\x80" + bytes(6) + eui)
+
+
+class Node:
+    """A device, router or exchange of a live lab. Made by the lab; there is no constructor to call."""
+
+    def __init__(self, lab: Lab, layout: NodeLayout) -> None:
+        self._lab = lab
+        self._layout = layout
+        # Of its lab's batch; then live, or gone for good.
+        self._state = "waiting"
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r} of lab {self._lab.label!r}>"
+
+    # -- what it is
+
+    @property
+    def name(self) -> str:
+        """Its name in the lab."""
+        return self._layout.name
+
+    @property
+    def ns(self) -> str:
+        """Its network namespace, in the lab's own /run/netns."""
+        return self._layout.ns
+
+    @property
+    def lab(self) -> Lab:
+        return self._lab
+
+    @property
+    def ifaces(self) -> tuple[Interface, ...]:
+        """Its uplinks, in order. A router's LAN is not among them: see `downstream_gw`."""
+        return tuple(_interface(iface) for iface in self._layout.ifaces)
+
+    def iface(self, name: str) -> Interface:
+        """The interface of that name; `KeyError` with those there are."""
+        for iface in self.ifaces:
+            if iface.name == name:
+                return iface
+        known = ", ".join(iface.name for iface in self.ifaces)
+        raise KeyError(f"'{self.name}' has no interface '{name}'; it has: {known}")
+
+    @property
+    def ip(self) -> IPv4Address | None:
+        """The IPv4 address of its default interface, None where it has none."""
+        return self._address(4)  # type: ignore[return-value]
+
+    @property
+    def ip6(self) -> IPv6Address | None:
+        """The IPv6 address of its default interface, None where it has none."""
+        return self._address(6)  # type: ignore[return-value]
+
+    def _address(self, version: int) -> Address | None:
+        raise NotImplementedError
+
+    def filepath(self, suffix: str) -> Path:
+        """A path in the node's folder of the run. Raises `PatchbayError` for a lab that writes none."""
+        return self._lab._node_file(self.name, suffix)
+
+    # -- processes
+
+    async def run(
+        self,
+        argv: Argv,
+        *,
+        check: bool = True,
+        capture_stdout: bool = False,
+        capture_stderr: bool = False,
+        stdin: bytes = b"",
+        env: Mapping[str, str] | None = None,
+        cwd: str | os.PathLike[str] | None = None,
+        timeout: float | None = None,
+        user: str | int | None = None,
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run a command in the node to its end.
+
+        `env` is added to the program's environment; `cwd` is the program's by default; `timeout`, in
+        seconds, raises `trio.TooSlowError`. What is not captured goes on to the program's own output.
+        When it is cancelled or too slow, it and its process group are sent SIGTERM, and SIGKILL 2 s
+        later. `user` runs it as another user, where the lab has more than one id mapped.
+
+        Raises `subprocess.CalledProcessError` for a failing exit, with the node and the end of stderr
+        in its text, unless `check` is false; `FileNotFoundError` if there is no such program.
+        """
+        what = Spawn(argv, env, cwd, user)
+        with contextlib.ExitStack() as files:
+            logs = [files.enter_context(log) if log else None for log in self._lab._output_logs(self.name)]
+            started: list[NodeProcess] = []
+
+            def note_start(process: NodeProcess) -> None:
+                started.append(process)
+                self._lab._event("command_started", node=self.name, argv=what.argv, pid=process.pid)
+
+            try:
+                return await run_to_end(
+                    self.name,
+                    self._worker().channel,
+                    what,
+                    stdin=stdin,
+                    stdout=Output(capture=capture_stdout, own=1, log=logs[0]),
+                    stderr=Output(capture=capture_stderr, own=2, log=logs[1]),
+                    check=check,
+                    timeout=timeout,
+                    started=note_start,
+                )
+            finally:
+                for process in started:
+                    self._note_exit(process)
+
+    def _note_exit(self, process: NodeProcess) -> None:
+        code = process.returncode
+        self._lab._event("command_exited", node=self.name, argv=process.args, pid=process.pid, status=code)
+
+    @contextlib.asynccontextmanager
+    async def open_process(
+        self,
+        argv: Argv,
+        *,
+        stdin: Any = None,
+        stdout: Any = None,
+        stderr: Any = None,
+        env: Mapping[str, str] | None = None,
+        cwd: str | os.PathLike[str] | None = None,
+        user: str | int | None = None,
+    ) -> AsyncIterator[NodeProcess]:
+        """A process in the node, for as long as the block lasts; in shape a `trio.Process`.
+
+        `stdin`, `stdout`, `stderr` are as for `subprocess.Popen`: None for the program's own,
+        `subprocess.PIPE` for a trio stream, `DEVNULL`, a descriptor or a file. On leaving, the process
+        and its group are sent SIGTERM, and SIGKILL 2 s later, and are waited for.
+        """
+        process = await spawn(self._worker().channel, Spawn(argv, env, cwd, user), stdin, stdout, stderr)
+        self._lab._event("command_started", node=self.name, argv=process.args, pid=process.pid)
+        try:
+            yield process
+        finally:
+            await process.end()
+            self._note_exit(process)
+
+    def popen(
+        self,
+        argv: Argv,
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str | os.PathLike[str] | None = None,
+        user: str | int | None = None,
+        **options: Any,
+    ) -> subprocess.Popen[Any]:
+        """A `subprocess.Popen` in the node, for code without trio; `options` are those of Popen.
+
+        Its `pid` is that of a relay, which passes signals and the exit status on, and whose death is
+        the command's. A program that does not exist shows as exit status 127.
+        """
+        return popen(self._worker().channel, Spawn(argv, env, cwd, user), options)
+
+    # -- sockets
+
+    def socket(
+        self, family: int = stdlib_socket.AF_INET, type: int = stdlib_socket.SOCK_STREAM, proto: int = 0
+    ) -> stdlib_socket.socket:
+        """A plain socket in the node's network. Closed with the lab. From any thread."""
+        return self._worker().socket(family, type, proto)
+
+    def enter(self) -> AbstractContextManager[None]:
+        """trio's sockets and look-ups made in this block are the node's, and those of tasks started in it.
+
+        Whatever is built on trio's sockets works unchanged. A plain `socket.socket()` of an internet
+        family made in here by other means raises `OutsideNodeError` rather than using the host's network.
+        """
+        self._worker()
+        return enter_node(self)
+
+    async def task(
+        self,
+        async_fn: Callable[..., Awaitable[T]],
+        *args: Any,
+        task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED,
+    ) -> T:
+        """`async_fn(*args)` inside `enter()`; made for `nursery.start_soon` and `nursery.start`.
+
+        `task_status` is passed on only when it is given, as `nursery.start` does.
+        """
+        with self.enter():
+            if task_status is trio.TASK_STATUS_IGNORED:
+                return await async_fn(*args)
+            return await async_fn(*args, task_status=task_status)
+
+    async def getaddrinfo(
+        self, host: Any, port: Any, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
+    ) -> list[Any]:
+        """`socket.getaddrinfo` as the node's processes would see it. Raises `socket.gaierror`."""
+        words = [word.decode() if isinstance(word, bytes) else word for word in (host, port)]
+        request = {"getaddrinfo": [*words, int(family), int(type), int(proto), int(flags)]}
+        answer = await self._worker().channel.request(request)
+        if "gaierror" in answer:
+            raise stdlib_socket.gaierror(*answer["gaierror"])
+        return [
+            (stdlib_socket.AddressFamily(f), stdlib_socket.SocketKind(kind), p, canonical, tuple(address))
+            for f, kind, p, canonical, address in answer["found"]
+        ]
+
+    # -- calls
+
+    async def call(self, fn: Callable[..., T], *args: Any) -> T:
+        """`fn(*args)` in a worker process inside the node, in a thread of its own.
+
+        Function, arguments and result travel by cloudpickle; functions of `__main__`, notebooks and
+        tests travel by value. An exception comes back as itself, with the remote traceback as a note.
+        When cancelled, the thread goes on unheard. Raises `WorkerError` if the worker process dies.
+        """
+        return await self._call("sync", fn, args)  # type: ignore[no-any-return]
+
+    async def call_async(self, async_fn: Callable[..., Awaitable[T]], *args: Any) -> T:
+        """The same for an async function, under the worker's own `trio.run`; cancelled with this call."""
+        return await self._call("async", async_fn, args)  # type: ignore[no-any-return]
+
+    async def _call(self, kind: str, fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        caller = await self._lab._session.caller(self.name, self._worker())
+        return await caller.call(kind, fn, args)
+
+    # -- small services
+
+    @contextlib.asynccontextmanager
+    async def reflector(self, port_or_address: int | tuple[str, int] = 0) -> AsyncIterator[tuple[str, int]]:
+        """A UDP echo server in the node; bound when the block is entered, at the address that it gives.
+
+        With a port alone it listens on every address, and gives the node's own; port 0 is any free one.
+        """
+        host, port = port_or_address if isinstance(port_or_address, tuple) else (None, port_or_address)
+        own = str(self.ip or self.ip6)
+        family = stdlib_socket.AF_INET6 if ":" in (host or own) else stdlib_socket.AF_INET
+        plain = self.socket(family, stdlib_socket.SOCK_DGRAM)
+        plain.bind((host or ("::" if family == stdlib_socket.AF_INET6 else "0.0.0.0"), port))
+        with trio.socket.from_stdlib_socket(plain) as sock:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_echo, sock)
+                yield (host or own, plain.getsockname()[1])
+                nursery.cancel_scope.cancel()
+
+    # -- names
+
+    def dns_entry(self, name: str, ip: str | Address) -> None:
+        """Let `name` stand for `ip` in this node alone: for its processes, and inside `enter()`."""
+        self._usable()
+        self._lab._set_name(self, name, ip_address(str(ip)))
+
+    def resolve(self, name: str) -> Address | None:
+        """What `name` stands for in this node by `dns_entry`, its own or the lab's; None if nothing."""
+        return self._lab._names.resolve(self.name, name)
+
+    def set_nameserver(self, ip: str | Address) -> None:
+        """The name server that this node's processes ask (`/etc/resolv.conf`)."""
+        self._usable()
+        self._lab._set_nameserver(self, ip_address(str(ip)))
+
+    # -- inside
+
+    def _usable(self) -> None:
+        self._lab._check_open()
+        if self._state == "waiting":
+            raise StaleHandleError(f"'{self.name}' waits for its batch: leave the `batch()` block first")
+        if self._state == "gone":
+            raise StaleHandleError(f"the node '{self.name}' behind this handle is not in the lab (any more)")
+
+    def _worker(self) -> Worker:
+        self._usable()
+        return self._lab._worker_of(self)
+
+
+async def _echo(sock: trio.socket.SocketType) -> None:
+    while True:
+        data, sender = await sock.recvfrom(65535)
+        with contextlib.suppress(OSError):  # an ICMP error about an answer sent before
+            await sock.sendto(data, sender)

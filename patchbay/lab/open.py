@@ -1,0 +1,107 @@
+"""`open_lab`: a lab for the length of a block."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from patchbay.addressing.allocate import empty_layout
+from patchbay.config.lab_file import load_lab
+from patchbay.errors import Problem, SpecError
+from patchbay.lab.lab import Lab
+from patchbay.lab.session import Session
+from patchbay.model.lab import Ipv6, LabSpec
+from patchbay.record.folder import LabFolder
+from patchbay.record.recorder import Recorder
+from patchbay.sandbox.sandbox import Sandbox
+
+__all__ = ["open_lab"]
+
+_numbers = itertools.count(1)
+
+Spec = LabSpec | Mapping[str, Any] | str | os.PathLike[str] | None
+
+
+@contextlib.asynccontextmanager
+async def open_lab(
+    spec: Spec = None,
+    *,
+    label: str | None = None,
+    outdir: str | os.PathLike[str] | None = None,
+    ipv6: Ipv6 | str = Ipv6.DETERMINISTIC,
+) -> AsyncIterator[Lab]:
+    """A lab: network namespaces that are there for the length of the block, and nowhere else.
+
+    `spec` is a path to a TOML file, a dict of the same shape, or a `LabSpec`; it is checked as a whole
+    before anything runs. `outdir` is where the run's files go, in a folder `<timestamp>-<label>`
+    (default: $PATCHBAY_OUTDIR; unset means that nothing is written).
+
+    Leaving the block, for whatever reason, ends every process of the lab, closes every socket it
+    handed out, and so ends every namespace. An exception of the block leaves it as itself.
+
+    Raises `SpecError`, `AllocationError`, `HostError` (everything the machine lacks), `CommandFailed`;
+    and `LabDiedError`, which cancels the block, when the lab's agent process is gone.
+    """
+    _check_ipv6(ipv6)
+    wished = spec if isinstance(spec, LabSpec) else _load(spec)
+    name = label or (Path(spec).stem if isinstance(spec, str | os.PathLike) else None) or f"lab{os.getpid()}"
+    async with _session() as session:
+        folder = _folder(outdir, name)
+        recorder = Recorder(folder)
+        lab = Lab(session, recorder, empty_layout(), label=name, prefix=f"lab{next(_numbers)}")
+        try:
+            recorder.event("lab_created", label=name, prefix=lab.prefix)
+            await lab._build(wished, empty_layout())
+            yield lab
+        finally:
+            recorder.event("lab_stopping")
+            lab._closed = True
+            recorder.close()
+
+
+def _load(spec: Mapping[str, Any] | str | os.PathLike[str] | None) -> LabSpec:
+    if spec is None:
+        return LabSpec()
+    return load_lab(spec if isinstance(spec, Mapping) else Path(spec))
+
+
+def _check_ipv6(ipv6: Ipv6 | str) -> None:
+    if ipv6 not in list(Ipv6):
+        accepted = ", ".join(f"'{mode}'" for mode in Ipv6)
+        raise SpecError([Problem("ipv6", f"found {ipv6!r}; accepted: {accepted}")])
+
+
+def _folder(outdir: str | os.PathLike[str] | None, label: str) -> LabFolder | None:
+    chosen = outdir if outdir is not None else os.environ.get("PATCHBAY_OUTDIR")
+    return LabFolder.timestamped(Path(chosen), label) if chosen else None
+
+
+@contextlib.asynccontextmanager
+async def _session() -> AsyncIterator[Session]:
+    """A session whose end is shielded, and whose agent's death ends the block.
+
+    The block's own exception is carried round the nursery, which would wrap it in a group.
+    """
+    failure: BaseException | None = None
+    sandbox = await Sandbox.start()
+    async with trio.open_nursery() as nursery:
+        session = Session(sandbox, nursery)
+        with trio.CancelScope() as scope:
+            nursery.start_soon(session.watch, scope)
+            try:
+                yield session
+            except BaseException as error:
+                failure = error
+        with trio.CancelScope(shield=True):
+            await session.close()
+        nursery.cancel_scope.cancel()
+    if session.died and (failure is None or isinstance(failure, trio.Cancelled)):
+        raise session.died
+    if failure is not None:
+        raise failure

@@ -1,0 +1,158 @@
+"""Running a command in a node to its end: what `Node.run` does."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from typing import IO, Any
+
+import trio
+
+from patchbay.sandbox.process import NodeProcess, Spawn, spawn
+from patchbay.sandbox.sandbox import Channel
+
+__all__ = ["CommandExited", "run_to_end"]
+
+_TAIL = 4096
+_PIPE_BUFFER = 65536
+
+
+class CommandExited(subprocess.CalledProcessError):
+    """A command in a node failed: `CalledProcessError` with the node and the end of stderr in its text."""
+
+    def __init__(
+        self, node: str, returncode: int, argv: list[str], stdout: Any, stderr: Any, tail: bytes
+    ) -> None:
+        super().__init__(returncode, argv, stdout, stderr)
+        self.node = node
+        self.tail = tail
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.node, self.returncode, self.cmd, self.output, self.stderr, self.tail)
+
+    def __str__(self) -> str:
+        end = self.tail.decode(errors="replace").strip()
+        return f"in '{self.node}': {super().__str__()}" + (f"\n{end}" if end else "")
+
+
+class _Pump:
+    """Takes what comes out of a pipe to where it belongs, and remembers the end of it."""
+
+    def __init__(self, sinks: list[Callable[[bytes], object]]) -> None:
+        self.fd, self.theirs = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(self.fd, False)
+        self._sinks = sinks
+        self.tail = b""
+
+    async def run(self) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(self.fd)
+            if not self._take():
+                return
+
+    def drain(self) -> None:
+        """What was written before the command ended; a child that it left behind may go on writing."""
+        try:
+            while self._take():
+                pass
+        except BlockingIOError:
+            pass
+
+    def _take(self) -> bool:
+        data = os.read(self.fd, _PIPE_BUFFER)
+        self.tail = (self.tail + data)[-_TAIL:]
+        for sink in self._sinks:
+            sink(data)
+        return bool(data)
+
+    def started(self) -> None:
+        """The command has its own copy of the other end by now."""
+        os.close(self.theirs)
+        self.theirs = -1
+
+    def close(self) -> None:
+        os.close(self.fd)
+        if self.theirs >= 0:
+            os.close(self.theirs)
+
+
+class Output:
+    """Where a stream of the command goes: captured, or on to the program's own, and into a log."""
+
+    def __init__(self, *, capture: bool, own: int, log: IO[bytes] | None) -> None:
+        self.captured: bytearray | None = bytearray() if capture else None
+        self._own = own
+        self._log = log
+
+    def sinks(self) -> list[Callable[[bytes], object]]:
+        first = self.captured.extend if self.captured is not None else self._pass_on
+        return [first, self._log.write] if self._log else [first]
+
+    def _pass_on(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._own, view) :]
+
+    @property
+    def value(self) -> bytes | None:
+        return bytes(self.captured) if self.captured is not None else None
+
+
+async def run_to_end(
+    node: str,
+    channel: Channel,
+    what: Spawn,
+    *,
+    stdin: bytes,
+    stdout: Output,
+    stderr: Output,
+    check: bool,
+    timeout: float | None,
+    started: Callable[[NodeProcess], object],
+) -> subprocess.CompletedProcess[bytes]:
+    """Run `what`; see `Node.run`."""
+    pumps = [_Pump(stdout.sinks()), _Pump(stderr.sinks())]
+    try:
+        with trio.fail_after(timeout if timeout is not None else float("inf")):
+            process = await _start(channel, what, stdin, pumps)
+            started(process)
+            try:
+                code = await _wait(process, stdin, pumps)
+            finally:
+                await process.end()
+    finally:
+        for pump in pumps:
+            pump.close()
+    if check and code != 0:
+        raise CommandExited(node, code, what.argv, stdout.value, stderr.value, pumps[1].tail)
+    return subprocess.CompletedProcess(what.argv, code, stdout.value, stderr.value)
+
+
+async def _start(channel: Channel, what: Spawn, stdin: bytes, pumps: list[_Pump]) -> NodeProcess:
+    source = subprocess.PIPE if stdin else subprocess.DEVNULL
+    process = await spawn(channel, what, source, *(pump.theirs for pump in pumps))
+    for pump in pumps:
+        pump.started()
+    return process
+
+
+async def _wait(process: NodeProcess, stdin: bytes, pumps: list[_Pump]) -> int:
+    async with trio.open_nursery() as nursery:
+        for pump in pumps:
+            nursery.start_soon(pump.run)
+        if process.stdin is not None:
+            nursery.start_soon(_feed, process.stdin, stdin)
+        code = await process.wait()
+        nursery.cancel_scope.cancel()
+    for pump in pumps:
+        pump.drain()
+    return code
+
+
+async def _feed(stream: trio.abc.SendStream, data: bytes) -> None:
+    try:
+        async with stream:
+            await stream.send_all(data)
+    except trio.BrokenResourceError:
+        pass  # the command did not read all of it: its right

@@ -1,0 +1,127 @@
+"""What a user wishes for: frozen values, not yet checked against each other, without any address."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network
+
+from attrs import field, frozen
+
+__all__ = [
+    "DeviceSpec",
+    "Firewall",
+    "IfaceSpec",
+    "IpSupport",
+    "Ipv6",
+    "LabSpec",
+    "Nat",
+    "NatV6",
+    "RegionSpec",
+    "RouterPreset",
+    "RouterSpec",
+]
+
+
+class Nat(StrEnum):
+    """What a router does to the IPv4 addresses of packets that leave by its uplink (RFC 4787)."""
+
+    NONE = "none"
+    HOME = "home"
+
+
+class NatV6(StrEnum):
+    """The same for IPv6."""
+
+    NONE = "none"
+
+
+class Firewall(StrEnum):
+    """Which packets a router forwards between its uplink and what is below it."""
+
+    NONE = "none"
+    BLOCK_INBOUND = "block-inbound"
+
+
+class IpSupport(StrEnum):
+    """The address families a router has."""
+
+    V4_ONLY = "v4-only"
+    V6_ONLY = "v6-only"
+    DUAL_STACK = "dual-stack"
+
+    @property
+    def versions(self) -> tuple[int, ...]:
+        return {"v4-only": (4,), "v6-only": (6,), "dual-stack": (4, 6)}[self.value]
+
+
+class RouterPreset(StrEnum):
+    """A kind of router, named after where it is found."""
+
+    HOME = "home"
+    DATACENTER = "datacenter"
+    PUBLIC = "public"
+
+
+class Ipv6(StrEnum):
+    """How IPv6 comes to the nodes: `deterministic` is static addresses and routes with DAD off."""
+
+    DETERMINISTIC = "deterministic"
+
+
+@frozen
+class RegionSpec:
+    """A part of the world: routers named into it are routed through it."""
+
+    name: str
+
+
+@frozen
+class RouterSpec:
+    """A router; None means: what the preset says.
+
+    `upstream` names the router above it, None the exchange. `mtu` is that of its uplink, in bytes
+    (default 1500).
+    """
+
+    name: str
+    preset: RouterPreset | None = None
+    upstream: str | None = None
+    region: str | None = None
+    nat: Nat | None = None
+    nat_v6: NatV6 | None = None
+    firewall: Firewall | None = None
+    ip_support: IpSupport | None = None
+    mtu: int | None = None
+    downstream_cidr: IPv4Network | None = None
+    downstream_cidr_v6: IPv6Network | None = None
+
+
+@frozen
+class IfaceSpec:
+    """A device's interface and the router it hangs on."""
+
+    router: str
+
+
+@frozen
+class DeviceSpec:
+    """A device: one or more interfaces, each on a router.
+
+    `default_via` names the interface of the default routes (default: the first); `mtu`, in bytes,
+    is set on every interface (default 1500).
+    """
+
+    name: str
+    ifaces: Mapping[str, IfaceSpec] = field(factory=dict)
+    default_via: str | None = None
+    mtu: int | None = None
+
+
+@frozen
+class LabSpec:
+    """A whole topology."""
+
+    regions: tuple[RegionSpec, ...] = ()
+    routers: tuple[RouterSpec, ...] = ()
+    devices: tuple[DeviceSpec, ...] = ()

@@ -1,0 +1,55 @@
+"""From one layout to another: every change of a lab, its building and its undoing, is this one function."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from patchbay.addressing.layout import Layout, NodeLayout
+from patchbay.model.names import NsName
+from patchbay.plan import node as nodes
+from patchbay.plan.plan import Plan, Stage
+from patchbay.tools.commands import Command
+
+__all__ = ["between"]
+
+# So many nodes are made before their configuration starts beside the making of the next: enough to
+# pay for starting `ip`, few enough to keep a second core busy from early on.
+CHUNK = 48
+
+# Above this many nodes the neighbour entries are installed: the kernel has room for 1024 in all
+# namespaces together (net.ipv4.neigh.default.gc_thresh3), about four for each node.
+NODES_WITH_ARP = 200
+
+
+def between(old: Layout | None, new: Layout) -> Plan:
+    """What turns `old` into `new`; `old` None is the bare lab."""
+    before = {node.ns: node for node in old.nodes()} if old else {}
+    after = {node.ns: node for node in new.nodes()}
+    gone = [node for ns, node in before.items() if after.get(ns) is not node]
+    added = [node for ns, node in after.items() if before.get(ns) is not node]
+    quiet, was_quiet = len(after) > NODES_WITH_ARP, len(before) > NODES_WITH_ARP
+    stages = [*_removals(gone, set(after)), *_additions(added, quiet=quiet)]
+    if quiet != was_quiet:
+        kept = [node for node in after.values() if before.get(node.ns) is node]
+        change = nodes.neighbours if quiet else nodes.forget_neighbours
+        stages.append(Stage(configure=tuple(command for node in kept for command in change(node))))
+    touched = {iface.router_ns for node in added for iface in node.ifaces}
+    return Plan(tuple(stages), tuple(sorted(touched)))
+
+
+def _removals(gone: Sequence[NodeLayout], staying: set[NsName]) -> Iterator[Stage]:
+    """The newest first, as each may hang on an older one."""
+    removals = [nodes.remove(node) for node in reversed(gone)]
+    outside = tuple(c for commands, _ in removals for c in commands if c.ns in staying)
+    if removals:
+        yield Stage(configure=outside)
+        yield Stage(make=tuple(end for _, end in removals))
+
+
+def _additions(added: Sequence[NodeLayout], *, quiet: bool) -> Iterator[Stage]:
+    for start in range(0, len(added), CHUNK):
+        built = [nodes.build(node, quiet=quiet) for node in added[start : start + CHUNK]]
+        make: list[Command] = [commands.namespace for commands in built]
+        make += [setting for commands in built for setting in commands.settings]
+        make += [link for commands in built for link in commands.links]
+        yield Stage(tuple(make), tuple(command for commands in built for command in commands.configure))

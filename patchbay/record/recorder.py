@@ -1,0 +1,65 @@
+"""Where everything that happens to a lab is noted: in memory, and in the run's folder where there is one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from patchbay.addressing.layout import Layout
+from patchbay.execute.apply import Outcome
+from patchbay.record.events import EventLog, added, reduce_events
+from patchbay.record.folder import LabFolder
+from patchbay.record.journal import Journal, to_line
+
+__all__ = ["Recorder"]
+
+# state.json is written whole each time: not for every node of a lab that is built one by one.
+_STATE_EVERY = 0.25
+
+
+class Recorder:
+    """A lab's journal and events."""
+
+    def __init__(self, folder: LabFolder | None) -> None:
+        self.journal = Journal()
+        self.events = EventLog()
+        self.folder = folder
+        self._written = 0
+        self._state_at = 0.0
+
+    def change(self, outcomes: Sequence[Outcome], old: Layout | None, new: Layout) -> None:
+        """Note a call that changed the lab from `old` to `new`."""
+        self._commands(outcomes, undone=False)
+        for kind, fields in added(old, new):
+            self.event(kind, **fields)
+
+    def failure(self, outcomes: Sequence[Outcome]) -> None:
+        """Note a call that failed, and what undid it."""
+        self._commands(outcomes, undone=True)
+
+    def _commands(self, outcomes: Sequence[Outcome], *, undone: bool) -> None:
+        self.journal.add(outcomes, undone=undone)
+        if self.folder:
+            records = self.journal.records()
+            self.folder.append("commands.jsonl", map(to_line, records[self._written :]))
+            self._written = len(records)
+
+    def event(self, kind: str, **fields: Any) -> None:
+        event = self.events.add(kind, **fields)
+        if self.folder:
+            self.folder.append("events.jsonl", [event.to_line()])
+            if time.monotonic() - self._state_at > _STATE_EVERY:
+                self._write_state()
+
+    def _write_state(self) -> None:
+        if self.folder:
+            self.folder.write_state(reduce_events(self.events.events))
+            self._state_at = time.monotonic()
+
+    def close(self) -> None:
+        self.event("lab_stopped")
+        self.events.close()
+        self._write_state()
+        if self.folder:
+            self.folder.close()

@@ -1,0 +1,360 @@
+"""The agent: process 1 of a lab, which owns its namespaces and does what must happen inside them.
+
+Started by its path (`python -I -S agent.py CHANNEL PIDFD PATH`) in the program's own namespaces, it
+leaves them for new ones. Standard library only, one thread. When it dies, for any reason, the
+kernel ends every process of the lab, and with the last socket every namespace and rule.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+if __package__:
+    from patchbay.sandbox import kernel, wire
+    from patchbay.sandbox.server import Conversation, Server, find_program
+else:  # started by its path, without site-packages
+    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+    import kernel  # type: ignore[import-not-found, no-redef]
+    import wire  # type: ignore[import-not-found, no-redef]
+    from server import Conversation, Server, find_program  # type: ignore[import-not-found, no-redef]
+
+__all__ = ["main"]
+
+# Tools at once: namespaces gain nothing from more (RTNL is one lock), their configuration does.
+_AT_ONCE = max(2, (os.cpu_count() or 2) + 1)
+_TOOL_ENV = {"LC_ALL": "C"}
+_CATCHABLE = [s for s in signal.valid_signals() if s not in (signal.SIGKILL, signal.SIGSTOP)]
+
+
+def main() -> None:
+    """Enter new namespaces, wait for the program to map ids, and become process 1 in there."""
+    channel = socket.socket(fileno=int(sys.argv[1]))
+    program = int(sys.argv[2])
+    _TOOL_ENV["PATH"] = sys.argv[3]
+    os.set_inheritable(channel.fileno(), False)
+    os.set_inheritable(program, False)
+    flags = kernel.CLONE_NEWUSER | kernel.CLONE_NEWNET | kernel.CLONE_NEWNS | kernel.CLONE_NEWPID
+    _or_report(channel, "unshare", lambda: kernel.unshare(flags))
+    wire.send(channel, {"unshared": os.getpid()})
+    if wire.receive(channel)[0] is None:
+        return
+    child = os.fork()
+    if child == 0:
+        kernel.die_with_parent(signal.SIGKILL)
+        _or_report(channel, "mount", _prepare_mounts)
+        _raise_limit()
+        agent = Agent(channel, program)
+        wire.send(channel, {"up": True})
+        agent.serve()
+    channel.close()
+    os.close(program)
+    os.waitpid(child, 0)
+
+
+def _or_report(channel: socket.socket, stage: str, step: Any) -> None:
+    try:
+        step()
+    except OSError as error:
+        wire.send(channel, {"failed": stage, "errno": error.errno, "error": str(error)})
+        os._exit(1)
+
+
+def _raise_limit() -> None:
+    # `ip` keeps a descriptor for each namespace that a batch names.
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _prepare_mounts() -> None:
+    kernel.make_private()
+    # Refused in a container with parts of /proc masked: the outer one works, and shows more.
+    with contextlib.suppress(PermissionError):
+        kernel.mount("proc", "/proc", "proc")
+    _private_run()
+    os.makedirs("/run/netns")
+    os.makedirs("/run/patchbay")
+    _own_etc_files()
+
+
+def _private_run() -> None:
+    """A /run of the lab's own for `ip netns`, with everything else that was there bound back into it."""
+    old = os.open("/run", os.O_PATH | os.O_DIRECTORY)
+    entries = sorted(os.listdir("/run"))
+    kernel.mount("tmpfs", "/run", "tmpfs", options="mode=755")
+    for name in entries:
+        source, target = f"/proc/self/fd/{old}/{name}", f"/run/{name}"
+        if name in ("netns", "patchbay"):
+            continue
+        if os.path.islink(source):
+            os.symlink(os.readlink(source), target)
+            continue
+        if os.path.isdir(source):
+            os.mkdir(target)
+        else:
+            os.close(os.open(target, os.O_CREAT | os.O_WRONLY))
+        kernel.bind(source, target)
+    os.close(old)
+
+
+def _own_etc_files() -> None:
+    """The lab's hosts and resolv.conf over those in /etc, which need not exist."""
+    names = ("hosts", "resolv.conf")
+    if not all(os.path.isfile(f"/etc/{name}") for name in names):
+        _writable_etc(names)
+    for name in names:
+        with open(f"/run/patchbay/{name}", "w"):
+            kernel.bind(f"/run/patchbay/{name}", f"/etc/{name}")
+
+
+def _writable_etc(names: tuple[str, ...]) -> None:
+    """A layer over /etc in which the missing files can be put."""
+    os.makedirs("/run/patchbay/etc/upper")
+    os.makedirs("/run/patchbay/etc/work")
+    layers = "lowerdir=/etc,upperdir=/run/patchbay/etc/upper,workdir=/run/patchbay/etc/work"
+    kernel.mount("overlay", "/etc", "overlay", options=layers)
+    for name in names:
+        path = f"/etc/{name}"
+        if not os.path.isfile(path):
+            if os.path.lexists(path):
+                os.unlink(path)
+            os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o644))
+
+
+class Agent(Server):
+    """The server that can also run tools in every namespace, and fork workers into them."""
+
+    def __init__(self, channel: socket.socket, program: int) -> None:
+        super().__init__(channel)
+        # The channel may be held open by a fork of the program; its own end is told by its pidfd.
+        self.watch(program, self.quit)
+        self.operations |= {"lanes": self.lanes, "worker": self.worker}
+        self._home = os.open("/proc/self/ns/net", os.O_RDONLY)
+        self._waiting: deque[Lane] = deque()
+        self._busy: set[str] = set()
+        self._running = 0
+
+    def worker(self, conversation: Conversation, request: dict[str, Any], _fds: list[int]) -> None:
+        """Fork a worker into a node; the conversation becomes its channel."""
+        channel = conversation.sock
+
+        def work() -> None:
+            kernel.die_with_parent(signal.SIGKILL)
+            _or_report(channel, "worker", lambda: _enter_node(request["ns"], request["binds"]))
+            worker = Server(channel)
+            wire.send(channel, {"up": True})
+            worker.serve()
+
+        self.forget(channel)
+        self.children[self.fork(work)] = lambda _: None
+        channel.close()
+
+    # -- lanes: the steps of one lane after another, several lanes side by side
+
+    def lanes(self, conversation: Conversation, request: list[Any], _fds: list[int]) -> None:
+        """Run lanes of steps; reply once with the results of each."""
+        Request(conversation, [Lane(self, *lane) for lane in request], self)
+
+    def enqueue(self, lanes: list[Lane]) -> None:
+        self._waiting.extend(lanes)
+        self._start_more()
+
+    def finished(self, lane: Lane) -> None:
+        self._running -= 1
+        self._busy.discard(lane.key)
+        self._start_more()
+
+    def _start_more(self) -> None:
+        """Start what may run: lanes with one key keep their order, others overtake them."""
+        held_back: deque[Lane] = deque()
+        blocked = set(self._busy)
+        while self._waiting and self._running < _AT_ONCE:
+            lane = self._waiting.popleft()
+            if lane.key in blocked:
+                held_back.append(lane)
+                continue
+            blocked.add(lane.key)
+            self._busy.add(lane.key)
+            self._running += 1
+            lane.step()
+        self._waiting.extendleft(reversed(held_back))
+
+    def enter(self, ns: str | None) -> None:
+        if ns is None:
+            kernel.setns(self._home, kernel.CLONE_NEWNET)
+            return
+        fd = os.open(f"/run/netns/{ns}", os.O_RDONLY)
+        try:
+            kernel.setns(fd, kernel.CLONE_NEWNET)
+        finally:
+            os.close(fd)
+
+
+class Request:
+    """Some lanes whose results go out together. A failure keeps those that have not begun from running."""
+
+    def __init__(self, conversation: Conversation, lanes: list[Lane], agent: Agent) -> None:
+        self.conversation = conversation
+        self.lanes = lanes
+        self.failed = False
+        self._open = len(lanes)
+        for lane in lanes:
+            lane.request = self
+        agent.enqueue(lanes)
+
+    def lane_done(self) -> None:
+        self._open -= 1
+        if self._open == 0:
+            self.conversation.reply({"results": [lane.results for lane in self.lanes]})
+
+
+class Lane:
+    """Steps in order, up to the first that fails."""
+
+    request: Request
+
+    def __init__(self, agent: Agent, key: str, steps: list[list[Any]]) -> None:
+        self.key = key
+        self.results: list[dict[str, Any]] = []
+        self._agent = agent
+        self._steps = deque(steps)
+        self._started = 0.0
+
+    def step(self) -> None:
+        """Go on until a step has to be waited for."""
+        while self._steps and not self.request.failed:
+            kind, *arguments = self._steps.popleft()
+            self._started = time.time()
+            if kind == "exec":
+                if self._exec(*arguments):
+                    return
+            else:
+                self._done(*_inline(self._agent, kind, arguments))
+        self.request.lane_done()
+        self._agent.finished(self)
+
+    def _exec(self, ns: str | None, argv: list[str], text: str) -> bool:
+        """Start a tool; its input and output are memory files, so that nobody has to pump them."""
+        files = [os.memfd_create(name) for name in ("stdin", "stdout", "stderr")]
+        os.pwrite(files[0], text.encode("utf-8", "surrogateescape"), 0)
+        try:
+            self._agent.enter(ns)
+            try:
+                pid = os.posix_spawn(
+                    find_program(argv[0], _TOOL_ENV["PATH"]),
+                    argv,
+                    _TOOL_ENV,
+                    file_actions=[(os.POSIX_SPAWN_DUP2, fd, n) for n, fd in enumerate(files)],
+                    setsigmask=(),
+                    setsigdef=_CATCHABLE,
+                )
+            finally:
+                self._agent.enter(None)
+        except OSError as error:
+            self._done(127, "", str(error))
+            _close(files)
+            return False
+
+        def ended(status: int) -> None:
+            out, err = (os.pread(fd, os.fstat(fd).st_size, 0) for fd in files[1:])
+            _close(files)
+            code = os.waitstatus_to_exitcode(status)
+            self._done(code, out.decode(errors="replace"), err.decode(errors="replace"))
+            self.step()
+
+        self._agent.children[pid] = ended
+        return True
+
+    def _done(self, status: int, stdout: str, stderr: str) -> None:
+        elapsed = time.time() - self._started
+        result = {"status": status, "out": stdout, "err": stderr, "time": self._started, "elapsed": elapsed}
+        self.results.append(result)
+        if status != 0:
+            self.request.failed = True
+
+
+def _close(fds: list[int]) -> None:
+    for fd in fds:
+        os.close(fd)
+
+
+def _inline(agent: Agent, kind: str, arguments: list[Any]) -> tuple[int, str, str]:
+    """A step that the agent does itself: (status, number of what was done, error)."""
+    items = arguments[0]
+    for number, item in enumerate(items):
+        try:
+            _INLINE[kind](agent, *item)
+        except OSError as error:
+            return 1, str(number), f"{error.strerror}: {error.filename or item}"
+        finally:
+            agent.enter(None)
+    return 0, str(len(items)), ""
+
+
+def _set_sysctl(agent: Agent, ns: str, name: str, value: str, optional: bool) -> None:
+    agent.enter(ns)
+    path = f"/proc/sys/{name}"
+    if optional and not os.path.exists(path):
+        return
+    fd = os.open(path, os.O_WRONLY)
+    try:
+        os.write(fd, value.encode())
+    finally:
+        os.close(fd)
+
+
+def _write_file(_agent: Agent, path: str, content: str) -> None:
+    # In place, as it is bound over a file in /etc: a new file of that name would not be seen there.
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
+    try:
+        os.truncate(fd, os.pwrite(fd, content.encode(), 0))
+    finally:
+        os.close(fd)
+
+
+def _settle(agent: Agent, ns: str, bridge: str) -> None:
+    agent.enter(ns)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        kernel.sync_carrier(sock, bridge)
+
+
+_INLINE: dict[str, Callable[..., None]] = {"sysctl": _set_sysctl, "write": _write_file, "settle": _settle}
+
+
+def _enter_node(ns: str, binds: list[list[str]]) -> None:
+    """The node's network, and a view of /sys and /etc to go with it."""
+    fd = os.open(f"/run/netns/{ns}", os.O_RDONLY)
+    kernel.setns(fd, kernel.CLONE_NEWNET)
+    os.close(fd)
+    kernel.unshare(kernel.CLONE_NEWNS)
+    kernel.make_private()
+    _own_sysfs()
+    for source, target in binds:
+        kernel.bind(source, target)
+
+
+def _own_sysfs() -> None:
+    """/sys shows the network of whoever mounted it; control groups stay as they were."""
+    groups = os.open("/sys/fs/cgroup", os.O_PATH) if os.path.isdir("/sys/fs/cgroup") else None
+    try:
+        kernel.mount("sysfs", "/sys", "sysfs")
+        if groups is not None:
+            kernel.bind(f"/proc/self/fd/{groups}", "/sys/fs/cgroup")
+    except OSError:
+        pass  # a container with parts of /sys masked: the old view stays; `patchbay doctor` says so
+    finally:
+        if groups is not None:
+            os.close(groups)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""The program's side of `node.call()`."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import itertools
+import os
+import pickle
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import cloudpickle
+import trio
+
+from patchbay.errors import WorkerError
+from patchbay.sandbox import callworker, wire
+from patchbay.sandbox.process import Spawn
+from patchbay.sandbox.sandbox import Channel
+
+__all__ = ["Caller"]
+
+
+class _Answer:
+    def __init__(self) -> None:
+        self.arrived = trio.Event()
+        self.message: tuple[str, bytes] | None = None
+
+
+class Caller:
+    """A node's call worker: started once, then asked by many tasks at a time."""
+
+    def __init__(self, node: str, conversation: socket.socket, sock: socket.socket) -> None:
+        self._node = node
+        self._conversation = conversation
+        self._stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+        self._sending = trio.Lock()
+        self._numbers = itertools.count(1)
+        self._open: dict[int, _Answer] = {}
+        self.dead: str | None = None
+
+    @classmethod
+    async def start(cls, node: str, channel: Channel) -> Caller:
+        """Start the worker process. Its errors go to the program's stderr."""
+        mine, theirs = socket.socketpair()
+        mine.setblocking(False)
+        conversation = channel.converse()
+        with theirs:
+            argv = [sys.executable, callworker.__file__, "3"]
+            request = Spawn(argv, None, None, None).request((0, 1, 2, 3))
+            null = os.open(os.devnull, os.O_RDONLY)
+            try:
+                wire.send(conversation, request, (null, 1, 2, theirs.fileno()))
+            finally:
+                os.close(null)
+            _, fds = await channel.answer(conversation)
+        for fd in fds:
+            os.close(fd)
+        caller = cls(node, conversation, mine)
+        await caller._stream.send_all(callworker.frame((0, "path", _absolute_path())))
+        return caller
+
+    async def read_answers(self) -> None:
+        """Hand out answers until the worker ends; a task of the lab."""
+        unread = b""
+        try:
+            while data := await self._stream.receive_some(1 << 20):
+                unread = self._take_frames(unread + data)
+        except trio.BrokenResourceError:
+            pass  # it died while writing: said below
+        except trio.ClosedResourceError:
+            return
+        self._died()
+
+    def _take_frames(self, data: bytes) -> bytes:
+        head = 8
+        while len(data) >= head and len(data) >= head + (size := int.from_bytes(data[:head])):
+            number, kind, payload = pickle.loads(data[head : head + size])
+            data = data[head + size :]
+            if answer := self._open.pop(number, None):
+                answer.message = (kind, payload)
+                answer.arrived.set()
+        return data
+
+    def _died(self) -> None:
+        self.dead = f"the worker process of '{self._node}' ended in the middle of a call"
+        for answer in self._open.values():
+            answer.arrived.set()
+
+    async def call(self, kind: str, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        """Run `function(*args)` in the node; its value, or its exception as itself."""
+        payload = _pickle_call(function, args)
+        number = next(self._numbers)
+        answer = self._open[number] = _Answer()
+        try:
+            async with self._sending:
+                await self._stream.send_all(callworker.frame((number, kind, payload)))
+            await answer.arrived.wait()
+        except trio.BrokenResourceError:
+            self._died()
+        except trio.Cancelled:
+            self._give_up(number)
+            raise
+        finally:
+            self._open.pop(number, None)
+        if answer.message is None:
+            raise WorkerError(self.dead or "the call worker ended")
+        return _unpickle(*answer.message)
+
+    def _give_up(self, number: int) -> None:
+        """Ask an async function to stop. A synchronous one cannot be: its thread goes on unheard."""
+        sock = self._stream.socket
+        try:
+            socket.socket.send(sock._sock, callworker.frame((number, "cancel", b"")))  # type: ignore[attr-defined]
+        except OSError:
+            self._died()
+
+    def close(self) -> None:
+        """End the worker process."""
+        self._stream.socket.close()
+        self._conversation.close()
+
+
+def _absolute_path() -> list[str]:
+    """sys.path as it means the same to a process in another folder."""
+    return [os.path.abspath(entry) for entry in sys.path]
+
+
+def _unpickle(kind: str, payload: bytes) -> Any:
+    try:
+        value = pickle.loads(payload)
+    except Exception as error:
+        raise WorkerError(f"the answer of a call could not be read here: {error!r}") from error
+    if kind == "value":
+        return value
+    remote, text = value
+    if remote is None:
+        raise WorkerError(f"a call failed with an exception that cannot be pickled:\n{text}")
+    remote.add_note(f"In the node:\n{text}")
+    raise remote
+
+
+def _pickle_call(function: Callable[..., Any], args: tuple[Any, ...]) -> bytes:
+    """Pickled by value where the worker could not import it: `__main__`, notebooks, tests."""
+    module = inspect.getmodule(inspect.unwrap(getattr(function, "func", function)))
+    if module is None or _importable(module):
+        return cloudpickle.dumps((function, args))  # type: ignore[no-any-return]
+    cloudpickle.register_pickle_by_value(module)
+    try:
+        return cloudpickle.dumps((function, args))  # type: ignore[no-any-return]
+    finally:
+        cloudpickle.unregister_pickle_by_value(module)
+
+
+def _importable(module: ModuleType) -> bool:
+    """Whether another interpreter with our sys.path would find the same module under its name."""
+    if module.__name__ == "__main__":
+        return True  # cloudpickle itself takes it by value
+    try:
+        spec = importlib.util.find_spec(module.__name__)
+    except (ImportError, ValueError):
+        return False
+    name = Path(getattr(module, "__file__", None) or "").name
+    is_test = name.startswith("test_") or name == "conftest.py"
+    return spec is not None and spec.origin == getattr(module.__spec__, "origin", None) and not is_test

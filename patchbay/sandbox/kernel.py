@@ -1,0 +1,100 @@
+"""The system calls that the standard library lacks (until Python 3.12). Standard library only."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import socket
+import struct
+
+__all__ = [
+    "CLONE_NEWNET",
+    "CLONE_NEWNS",
+    "CLONE_NEWPID",
+    "CLONE_NEWUSER",
+    "bind",
+    "die_with_parent",
+    "make_private",
+    "mount",
+    "setns",
+    "sync_carrier",
+    "unshare",
+]
+
+# include/uapi/linux/sched.h
+CLONE_NEWNS = 0x00020000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+# include/uapi/linux/mount.h
+MS_BIND = 0x1000
+MS_REC = 0x4000
+MS_PRIVATE = 0x40000
+# include/uapi/linux/prctl.h
+PR_SET_PDEATHSIG = 1
+# include/uapi/linux/sockios.h and ethtool.h
+SIOCETHTOOL = 0x8946
+ETHTOOL_GLINK = 0x0000000A
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _checked(result: int, what: str) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{os.strerror(number)} ({what})")
+
+
+def unshare(flags: int) -> None:
+    """unshare(2): new namespaces for this process."""
+    _checked(_libc.unshare(flags), "unshare")
+
+
+def setns(fd: int, kind: int) -> None:
+    """setns(2): this thread enters a namespace."""
+    _checked(_libc.setns(fd, kind), "setns")
+
+
+def mount(source: str, target: str, kind: str | None, flags: int = 0, options: str | None = None) -> None:
+    """mount(2)."""
+    _checked(
+        _libc.mount(
+            os.fsencode(source),
+            os.fsencode(target),
+            kind.encode() if kind else None,
+            ctypes.c_ulong(flags),
+            options.encode() if options else None,
+        ),
+        f"mount {target}",
+    )
+
+
+def bind(source: str, target: str) -> None:
+    """Show `source`, with all that is mounted below it, at `target` too.
+
+    Always recursive: what another user namespace mounted may not be taken apart (EINVAL).
+    """
+    mount(source, target, None, MS_BIND | MS_REC)
+
+
+def make_private() -> None:
+    """No mount made from here on is seen outside."""
+    mount("none", "/", None, MS_REC | MS_PRIVATE)
+
+
+def die_with_parent(signum: int) -> None:
+    """prctl(PR_SET_PDEATHSIG): be sent `signum` when the parent process is gone."""
+    _checked(_libc.prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signum), 0, 0, 0), "prctl")
+
+
+def sync_carrier(sock: socket.socket, ifname: str) -> None:
+    """Make an interface's new carrier count now, instead of up to 1 s later.
+
+    A bridge's first carrier is not urgent for the kernel's link watch (net/core/link_watch.c), which
+    works once a second, and until then its queue is `noop` and drops everything. Asking for the link
+    by ethtool does the waiting work at once (ethtool_op_get_link -> linkwatch_sync_dev).
+    """
+    answer = ctypes.create_string_buffer(struct.pack("II", ETHTOOL_GLINK, 0))
+    request = struct.pack("16sP8x", ifname.encode(), ctypes.addressof(answer))
+    fcntl.ioctl(sock, SIOCETHTOOL, request)

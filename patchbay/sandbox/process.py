@@ -1,0 +1,218 @@
+"""Processes of a node, in the shape of trio's own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from patchbay.sandbox import relay, wire
+from patchbay.sandbox.sandbox import Channel
+
+__all__ = ["NodeProcess", "Spawn", "popen", "spawn"]
+
+# After SIGTERM a process has so long to end by itself.
+GRACE = 2.0
+
+
+class NodeProcess:
+    """A process in a node. In shape a `trio.Process`; ended when its `open_process` block is left.
+
+    `pid` is its number inside the lab; on the host it has another. `stdin`, `stdout` and `stderr`
+    are trio streams where `subprocess.PIPE` was asked for, else None.
+    """
+
+    def __init__(self, args: Sequence[str], pid: int, conversation: socket.socket, channel: Channel) -> None:
+        self.args = list(args)
+        self.pid = pid
+        self.stdin: trio.abc.SendStream | None = None
+        self.stdout: trio.abc.ReceiveStream | None = None
+        self.stderr: trio.abc.ReceiveStream | None = None
+        self._returncode: int | None = None
+        self._conversation = conversation
+        self._channel = channel
+        self._waiting = trio.Lock()
+
+    def __repr__(self) -> str:
+        state = "running" if self.returncode is None else f"exited {self.returncode}"
+        return f"<NodeProcess {self.args!r} pid {self.pid}, {state}>"
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit status, minus the signal's number if one killed it; None while it runs."""
+        if self._returncode is None and self._conversation.fileno() >= 0:
+            try:
+                message, _ = wire.receive(self._conversation)
+            except BlockingIOError:
+                return None
+            self._ended(message)
+        return self._returncode
+
+    def _ended(self, message: wire.Message | None) -> None:
+        # No status: the agent died, and the kernel has killed what it had started.
+        status = message["status"] if message else int(signal.SIGKILL)
+        self._returncode = os.waitstatus_to_exitcode(status)
+        self._conversation.close()
+
+    async def wait(self) -> int:
+        """Wait for its end; the exit status."""
+        async with self._waiting:
+            while (code := self.returncode) is None:
+                await trio.lowlevel.wait_readable(self._conversation)
+        return code
+
+    def send_signal(self, signum: int) -> None:
+        """Send it a signal; nothing happens if it has ended."""
+        self._signal(signum, group=False)
+
+    def terminate(self) -> None:
+        """SIGTERM."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+    def _signal(self, signum: int, *, group: bool) -> None:
+        if self.returncode is None:
+            wire.send(self._conversation, {"signal": [int(signum), group]})
+
+    async def end(self) -> None:
+        """End it and its process group: SIGTERM, and SIGKILL for what has not ended 2 s later."""
+        with trio.CancelScope(shield=True):
+            try:
+                self._signal(signal.SIGTERM, group=True)
+                with trio.move_on_after(GRACE):
+                    await self.wait()
+                if self.returncode is None:
+                    self._signal(signal.SIGKILL, group=True)
+                    await self.wait()
+            finally:
+                self.close()
+
+    def close(self) -> None:
+        """Let go of it: the worker kills what still runs."""
+        self._conversation.close()
+        for stream in (self.stdin, self.stdout, self.stderr):
+            if isinstance(stream, trio.lowlevel.FdStream):
+                _close_now(stream)
+
+
+def _close_now(stream: trio.lowlevel.FdStream) -> None:
+    stream._fd_holder.close()
+
+
+class Spawn:
+    """What is to be started: the words of `Node.run`, made explicit."""
+
+    def __init__(
+        self,
+        argv: Sequence[str | os.PathLike[str]],
+        env: Mapping[str, str] | None,
+        cwd: Any,
+        user: str | int | None,
+    ) -> None:
+        if isinstance(argv, str | bytes) or not argv:
+            raise TypeError(f"argv must be a list such as ['ping', '-c1', host], not {argv!r}")
+        self.argv = [os.fspath(word) for word in argv]
+        self.env = {**os.environ, **(env or {})}
+        self.cwd = os.fspath(cwd) if cwd is not None else str(Path.cwd())
+        # setpriv(1), of util-linux: by name as /etc/passwd has it.
+        self.prefix = (
+            ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups", "--"]
+            if user is not None
+            else []
+        )
+
+    def request(self, targets: Sequence[int], tty: str | None = None) -> wire.Message:
+        return {
+            "spawn": {
+                "argv": [*self.prefix, *self.argv],
+                "env": self.env,
+                "cwd": self.cwd,
+                "tty": tty,
+                "targets": list(targets),
+            }
+        }
+
+
+async def spawn(channel: Channel, what: Spawn, stdin: Any, stdout: Any, stderr: Any) -> NodeProcess:
+    """Start a process. The three streams are as for `subprocess.Popen`."""
+    with _Streams(stdin, stdout, stderr) as streams:
+        conversation = channel.converse()
+        try:
+            wire.send(conversation, what.request((0, 1, 2)), streams.theirs)
+            message, fds = await channel.answer(conversation)
+        except BaseException:
+            conversation.close()
+            raise
+        for fd in fds:
+            os.close(fd)
+        process = NodeProcess(what.argv, message["pid"], conversation, channel)
+        process.stdin, process.stdout, process.stderr = streams.take()
+        return process
+
+
+class _Streams:
+    """The descriptors of a process to be, and the program's ends of its pipes."""
+
+    def __init__(self, stdin: Any, stdout: Any, stderr: Any) -> None:
+        self._close_after: list[int] = []
+        self._mine: list[int | None] = []
+        self.theirs: tuple[int, ...] = ()
+        for number, wish in enumerate((stdin, stdout, stderr)):
+            self.theirs += (self._open(number, wish),)
+
+    def _open(self, number: int, wish: Any) -> int:
+        self._mine.append(None)
+        if wish is None:
+            return number
+        if wish == subprocess.PIPE:
+            reader, writer = os.pipe2(os.O_CLOEXEC)
+            theirs, mine = (reader, writer) if number == 0 else (writer, reader)
+            self._close_after.append(theirs)
+            self._mine[number] = mine
+            return theirs
+        if wish == subprocess.STDOUT:
+            return self.theirs[1]
+        if wish == subprocess.DEVNULL:
+            null = os.open(os.devnull, os.O_RDWR)
+            self._close_after.append(null)
+            return null
+        fileno: int = wish if isinstance(wish, int) else wish.fileno()
+        return fileno
+
+    def take(self) -> list[trio.lowlevel.FdStream | None]:
+        mine, self._mine = self._mine, []
+        return [trio.lowlevel.FdStream(fd) if fd is not None else None for fd in mine]
+
+    def __enter__(self) -> _Streams:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for fd in (*self._close_after, *(fd for fd in self._mine if fd is not None)):
+            os.close(fd)
+
+
+def popen(channel: Channel, what: Spawn, options: Mapping[str, Any]) -> subprocess.Popen[Any]:
+    """Start a process behind a relay that is a true child of the program."""
+    conversation = channel.converse()
+    request = os.memfd_create("patchbay-popen", 0)
+    with conversation:
+        os.write(request, relay.encode(what.request((0, 1, 2))))
+        try:
+            fds = (conversation.fileno(), request)
+            return subprocess.Popen(
+                [sys.executable, "-I", "-S", relay.__file__, *map(str, fds)],
+                pass_fds=fds,
+                **options,
+            )
+        finally:
+            os.close(request)

@@ -1,0 +1,78 @@
+"""How the program, its agent and the workers speak: JSON messages with descriptors over SEQPACKET sockets.
+
+Standard library only, since the agent runs without any site-packages. A *channel* carries nothing
+but new *conversations* (the far end of a fresh socket pair); everything else is said in a conversation,
+each about one thing, so that replies never wait for each other.
+"""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import socket
+from typing import Any
+
+__all__ = ["Message", "pair", "receive", "send"]
+
+Message = dict[str, Any]
+
+# A datagram must fit the socket's send buffer (net.core.wmem_default, 208 KiB); larger texts,
+# such as an environment or a batch of thousands of lines, travel in a memory file.
+_INLINE = 32 * 1024
+_MOST_FDS = 16
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """The two ends of a new conversation."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def send(sock: socket.socket, message: Message, fds: tuple[int, ...] = ()) -> None:
+    """Send `message` with copies of `fds`."""
+    data = json.dumps(message).encode()
+    if len(data) <= _INLINE:
+        _send(sock, data, fds)
+        return
+    memory = os.memfd_create("patchbay-message")
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(memory, view) :]
+        _send(sock, b"", (*fds, memory))
+    finally:
+        os.close(memory)
+
+
+def _send(sock: socket.socket, data: bytes, fds: tuple[int, ...]) -> None:
+    # An empty datagram would read as the end of the conversation.
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+    sock.sendmsg([data or b"+"], rights, socket.MSG_NOSIGNAL)
+
+
+def receive(sock: socket.socket) -> tuple[Message | None, list[int]]:
+    """The next message and its descriptors; None when the other side has ended the conversation."""
+    fds = array.array("i")
+    try:
+        data, rights, _, _ = sock.recvmsg(
+            _INLINE, socket.CMSG_LEN(_MOST_FDS * fds.itemsize), socket.MSG_CMSG_CLOEXEC
+        )
+    except ConnectionResetError:
+        return None, []
+    for level, kind, content in rights:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
+    received = list(fds)
+    if not data:
+        return None, received
+    if data == b"+":
+        data = _read_memory(received.pop())
+    message: Message = json.loads(data)
+    return message, received
+
+
+def _read_memory(memory: int) -> bytes:
+    try:
+        return os.pread(memory, os.fstat(memory).st_size, 0)
+    finally:
+        os.close(memory)

@@ -1,0 +1,141 @@
+"""The commands that make up a plan: a closed union of frozen values that know how they look by hand."""
+
+from __future__ import annotations
+
+import shlex
+
+from attrs import frozen
+
+from patchbay.model.names import NsName
+
+__all__ = ["Command", "Ip", "Nft", "SetSysctl", "WriteFile", "by_hand", "in_namespace"]
+
+
+@frozen
+class Ip:
+    """One `ip` command; runs as a line of an `ip -batch -`.
+
+    `ns` is the namespace it runs in, None the lab's own. `owner` is the namespace of the node for
+    whose sake it is run: what a node owns goes when the node goes. `tolerate` holds error texts of
+    the kernel that are no failure here.
+    """
+
+    ns: NsName | None
+    args: tuple[str, ...]
+    why: str
+    owner: NsName
+    tolerate: tuple[str, ...] = ()
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        return ("ip", *self.args)
+
+    @property
+    def stdin(self) -> str:
+        return ""
+
+    @property
+    def how(self) -> str:
+        return "as a line of ip -batch -"
+
+    @property
+    def slot(self) -> str:
+        return ""
+
+
+@frozen
+class Nft:
+    """A namespace's whole ruleset, loaded in one transaction. Replaces what was there."""
+
+    ns: NsName
+    ruleset: str
+    why: str
+    owner: NsName
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        return ("nft", "-f", "-")
+
+    @property
+    def stdin(self) -> str:
+        return self.ruleset
+
+    @property
+    def how(self) -> str:
+        return ""
+
+    @property
+    def slot(self) -> str:
+        return "ruleset"
+
+
+@frozen
+class SetSysctl:
+    """One kernel setting. `name` has slashes, as below /proc/sys, since interface names may have dots.
+
+    `optional`: only where the kernel has it.
+    """
+
+    ns: NsName
+    name: str
+    value: str
+    why: str
+    owner: NsName
+    optional: bool = False
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        return ("sysctl", "-eqw" if self.optional else "-qw", f"{self.name}={self.value}")
+
+    @property
+    def stdin(self) -> str:
+        return ""
+
+    @property
+    def how(self) -> str:
+        return f"written to /proc/sys/{self.name}"
+
+    @property
+    def slot(self) -> str:
+        return f"sysctl {self.name}"
+
+
+@frozen
+class WriteFile:
+    """A file of the lab, below its private /run. Replaces what was there."""
+
+    path: str
+    content: str
+    why: str
+    owner: NsName
+    ns: NsName | None = None
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        return ("tee", self.path)
+
+    @property
+    def stdin(self) -> str:
+        return self.content
+
+    @property
+    def how(self) -> str:
+        return f"written to {self.path}"
+
+    @property
+    def slot(self) -> str:
+        return f"file {self.path}"
+
+
+Command = Ip | Nft | SetSysctl | WriteFile
+
+
+def in_namespace(ns: str | None, argv: tuple[str, ...]) -> str:
+    """The command line that runs `argv` in `ns`, for a shell inside the lab."""
+    enter = ("nsenter", f"--net=/run/netns/{ns}") if ns else ()
+    return shlex.join((*enter, *argv))
+
+
+def by_hand(command: Command) -> str:
+    """The command as one would type it in a shell inside the lab, without its input."""
+    return in_namespace(command.ns, command.argv)

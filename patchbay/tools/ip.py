@@ -1,0 +1,97 @@
+"""The arguments of `ip` commands (iproute2).
+
+Always `name X` and `dev X`: a bare name that abbreviates a keyword is read as the keyword.
+"""
+
+from __future__ import annotations
+
+from patchbay.addressing.layout import Address, IfaceLayout, Interface, LanLayout, RouteLayout
+from patchbay.model.names import IfName, NsName
+
+__all__ = [
+    "BRIDGE_INDEX",
+    "addr_add",
+    "bridge_add",
+    "default_route",
+    "link_del",
+    "link_up",
+    "neigh_add",
+    "neigh_del",
+    "netns_add",
+    "netns_del",
+    "route_add",
+    "route_del",
+    "veth_add",
+]
+
+Args = tuple[str, ...]
+
+# `master ifN` names a bridge by its index in the namespace that the link is made for, so that the
+# link needs no second command; so every bridge is made with this index.
+BRIDGE_INDEX = 10
+
+
+def netns_add(ns: NsName) -> Args:
+    return ("netns", "add", ns)
+
+
+def netns_del(ns: NsName) -> Args:
+    return ("netns", "del", ns)
+
+
+def bridge_add(ns: NsName, lan: LanLayout) -> Args:
+    """Snooping is off: without a querier it only adds a state that captures do not show."""
+    return (
+        "link", "add", "name", lan.bridge, "index", str(BRIDGE_INDEX), "netns", ns,
+        "address", lan.mac, "type", "bridge", "mcast_snooping", "0",
+    )  # fmt: skip
+
+
+def veth_add(ns: NsName, iface: IfaceLayout) -> Args:
+    """Both ends where they belong at once: moving a link costs 16 ms, making it there nothing."""
+    mtu = ("mtu", str(iface.mtu)) if iface.mtu is not None else ()
+    return (
+        "link", "add", "name", iface.port, "netns", iface.router_ns, "master", f"if{BRIDGE_INDEX}",
+        "address", iface.port_mac, "up",
+        "type", "veth", "peer", "name", iface.name, "netns", ns, "address", iface.mac, *mtu,
+    )  # fmt: skip
+
+
+def link_up(name: IfName) -> Args:
+    return ("link", "set", "dev", name, "up")
+
+
+def link_del(name: IfName) -> Args:
+    return ("link", "del", "dev", name)
+
+
+def addr_add(address: Interface, dev: IfName) -> Args:
+    return ("addr", "add", str(address), "dev", dev)
+
+
+def default_route(gateway: Address, dev: IfName) -> Args:
+    """`default` would be IPv4's, and a line of a batch cannot say `-6`."""
+    everything = "::/0" if gateway.version == 6 else "default"
+    return ("route", "add", everything, "via", str(gateway), "dev", dev)
+
+
+def _route(route: RouteLayout) -> Args:
+    via = ("via", str(route.via)) if route.via else ()
+    mtu = ("mtu", str(route.mtu)) if route.mtu is not None else ()
+    return (str(route.prefix), *via, "dev", route.dev, *mtu)
+
+
+def route_add(route: RouteLayout) -> Args:
+    return ("route", "add", *_route(route))
+
+
+def route_del(route: RouteLayout) -> Args:
+    return ("route", "del", *_route(route))
+
+
+def neigh_add(address: Address, mac: str, dev: IfName) -> Args:
+    return ("neigh", "add", str(address), "lladdr", mac, "dev", dev, "nud", "permanent")
+
+
+def neigh_del(address: Address, dev: IfName) -> Args:
+    return ("neigh", "del", str(address), "dev", dev)

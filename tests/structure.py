@@ -1,0 +1,266 @@
+"""What the architecture promises and a program can count.
+
+A rule is a function from the root of a source tree to its violations, each `file:line: what is wrong`.
+Only syntax trees are read and nothing is imported, so that a broken tree can be judged too.
+"""
+
+import ast
+import math
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+# The folders and modules of patchbay/, lowest first: each imports only itself and what stands before it.
+LAYERS = (
+    *("errors", "model", "config", "addressing", "tools", "plan"),
+    *("sandbox", "execute", "record", "emulator", "nat64", "services"),
+    *("lab", "sim", "report", "server", "pytest_plugin"),
+)
+PURE = frozenset({"model", "config", "addressing", "tools", "plan"})
+# Modules that reach out of the program: effects, the clock, chance.
+EFFECTS = frozenset(
+    {
+        *("trio", "anyio", "asyncio", "threading", "multiprocessing", "subprocess", "socket"),
+        *("os", "shutil", "tempfile", "pathlib", "time", "random", "secrets"),
+    }
+)
+# Packages that stand above everything, and the folder each lives in.
+PROGRAMS = {"patchbay_cli": "cmds", "patchbay_vm": "vm"}
+CODE = ("patchbay", "cmds", "vm")
+
+FILE_LINES = 400
+FUNCTION_LINES = 60
+USUAL_FUNCTION_LINES = 30  # of nine functions in ten
+
+Rule = Callable[[Path], Iterator[str]]
+
+
+# The rules
+
+
+def imports_point_downwards(root: Path) -> Iterator[str]:
+    for file in python_files(root, "patchbay"):
+        own = layer(module_name(root, file))
+        if own not in LAYERS:
+            if own:
+                yield f"{place(root, file)}: patchbay.{own} has no place in the order (LAYERS)"
+            continue
+        for item in imports(root, file):
+            if not item.runs or top(item.target) != "patchbay":
+                continue
+            other = layer(item.target)
+            if other not in LAYERS:
+                yield f"{place(root, file, item.line)}: {own} must import a folder, not patchbay itself"
+            elif LAYERS.index(other) > LAYERS.index(own):
+                yield f"{place(root, file, item.line)}: {own} must not import {other}, which stands above it"
+
+
+def programs_are_imported_by_nobody(root: Path) -> Iterator[str]:
+    for file in python_files(root, *CODE):
+        for item in imports(root, file):
+            program = top(item.target)
+            if program in PROGRAMS and not file.is_relative_to(root / PROGRAMS[program] / program):
+                yield f"{place(root, file, item.line)}: {program} is a program, nobody may import it"
+
+
+def pure_folders_have_no_effects(root: Path) -> Iterator[str]:
+    for file in python_files(root, "patchbay"):
+        own = layer(module_name(root, file))
+        if own not in PURE:
+            continue
+        allowed = {"pathlib"} if own == "config" else set()
+        for item in imports(root, file):
+            module = top(item.target)
+            if item.runs and module in EFFECTS - allowed:
+                yield f"{place(root, file, item.line)}: {own} is pure, it must not import {module}"
+
+
+def files_are_short(root: Path) -> Iterator[str]:
+    for file in [*python_files(root, *CODE, "tests"), *sorted((root / "ui_static").rglob("*.js"))]:
+        lines = len(file.read_text(encoding="utf-8").splitlines())
+        if lines > FILE_LINES:
+            yield f"{place(root, file, FILE_LINES + 1)}: a file of {lines} lines, {FILE_LINES} are allowed"
+
+
+def functions_are_short(root: Path) -> Iterator[str]:
+    for lines, name, where in functions(root, *CODE, "tests"):
+        if lines > FUNCTION_LINES:
+            yield f"{where}: {name} has {lines} lines, {FUNCTION_LINES} are allowed"
+
+
+def most_functions_are_very_short(root: Path) -> Iterator[str]:
+    """The 90th percentile of the code's functions; tests would only flatter it."""
+    found = sorted(functions(root, *CODE))
+    if not found or found[math.ceil(0.9 * len(found)) - 1][0] <= USUAL_FUNCTION_LINES:
+        return
+    for lines, name, where in found:
+        if lines > USUAL_FUNCTION_LINES:
+            yield f"{where}: {name} has {lines} lines, one of too many with over {USUAL_FUNCTION_LINES}"
+
+
+def all_names_exist(root: Path) -> Iterator[str]:
+    for file in python_files(root, *CODE):
+        line, listed = dunder_all(file)
+        bound = bindings(file)
+        if listed is None:
+            yield f"{place(root, file, line)}: __all__ must be a plain list of strings"
+        elif "__getattr__" not in bound:
+            for name in sorted(set(listed) - bound.keys()):
+                yield f"{place(root, file, line)}: __all__ lists {name}, which does not exist"
+
+
+def packages_list_what_they_export(root: Path) -> Iterator[str]:
+    """A package that re-exports names of patchbay lists these and its own public ones, nothing else."""
+    for file in python_files(root, "patchbay"):
+        line, listed = dunder_all(file)
+        bound = {name: node for name, node in bindings(file).items() if not name.startswith("_")}
+        passed_on = {item.name for item in imports(root, file) if layer(item.target)} & bound.keys()
+        if file.name != "__init__.py" or listed is None or not passed_on:
+            continue
+        foreign = {name for name, node in bound.items() if isinstance(node, IMPORTS)} - passed_on
+        for name in sorted(bound.keys() - foreign - set(listed)):
+            yield f"{place(root, file, bound[name].lineno)}: {name} is missing in __all__"
+        for name in sorted(foreign & set(listed)):
+            yield f"{place(root, file, line)}: __all__ lists {name}, which is not of patchbay"
+
+
+RULES: tuple[Rule, ...] = (
+    imports_point_downwards,
+    programs_are_imported_by_nobody,
+    pure_folders_have_no_effects,
+    files_are_short,
+    functions_are_short,
+    most_functions_are_very_short,
+    all_names_exist,
+    packages_list_what_they_export,
+)
+
+
+# Names of modules
+
+
+def python_files(root: Path, *folders: str) -> list[Path]:
+    return [file for folder in folders for file in sorted((root / folder).rglob("*.py"))]
+
+
+def place(root: Path, file: Path, line: int = 1) -> str:
+    return f"{file.relative_to(root)}:{line}"
+
+
+def module_name(root: Path, file: Path) -> str:
+    parts = file.relative_to(root).with_suffix("").parts
+    first = 1 if parts[0] in PROGRAMS.values() else 0
+    return ".".join(parts[first:]).removesuffix(".__init__")
+
+
+def top(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def layer(module: str) -> str:
+    """The second part of a name in patchbay; empty for patchbay itself and for all others."""
+    return module.split(".")[1] if module.startswith("patchbay.") else ""
+
+
+# Reading a file
+
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+IMPORTS = (ast.Import, ast.ImportFrom)
+
+
+class Import(NamedTuple):
+    target: str  # "trio.socket" for both `import trio.socket` and `from trio import socket`
+    name: str  # what it is called in the importing file
+    line: int
+    runs: bool  # False under `if TYPE_CHECKING:`
+
+
+@cache
+def parse(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"), str(file))
+
+
+def statements(body: list[ast.stmt], *, scopes: bool, runs: bool = True) -> Iterator[tuple[ast.stmt, bool]]:
+    """Every statement, and whether it is ever run; with `scopes` those in functions and classes too."""
+    for node in body:
+        yield node, runs
+        if not scopes and isinstance(node, (*FUNCTIONS, ast.ClassDef)):
+            continue
+        typing = isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+        yield from statements(getattr(node, "body", []), scopes=scopes, runs=runs and not typing)
+        branches = [*getattr(node, "handlers", []), *getattr(node, "cases", [])]
+        rest = [getattr(node, "orelse", []), getattr(node, "finalbody", []), *(b.body for b in branches)]
+        for block in rest:
+            yield from statements(block, scopes=scopes, runs=runs)
+
+
+@cache
+def imports(root: Path, file: Path) -> tuple[Import, ...]:
+    return tuple(
+        Import(f"{origin}.{alias.name}" if origin else alias.name, bound_name(alias), alias.lineno, runs)
+        for node, runs in statements(parse(file).body, scopes=True)
+        if isinstance(node, IMPORTS)
+        for origin in [from_where(node, root, file)]
+        for alias in node.names
+    )
+
+
+def from_where(node: ast.Import | ast.ImportFrom, root: Path, file: Path) -> str:
+    """The module behind `from`, dots resolved; empty for a plain import."""
+    if isinstance(node, ast.Import):
+        return ""
+    if not node.level:
+        return node.module or ""
+    package = module_name(root, file).split(".")
+    up = node.level - (file.name == "__init__.py")
+    return ".".join([*package[: len(package) - up], *filter(None, [node.module])])
+
+
+def bound_name(alias: ast.alias) -> str:
+    return alias.asname or top(alias.name)
+
+
+def bindings(file: Path) -> dict[str, ast.stmt]:
+    """The names that a module has once it is imported, each with the statement that made it."""
+    return {
+        name: node
+        for node, runs in statements(parse(file).body, scopes=False)
+        if runs
+        for name in bound_by(node)
+    }
+
+
+def bound_by(node: ast.stmt) -> Iterator[str]:
+    if isinstance(node, (*FUNCTIONS, ast.ClassDef)):
+        yield node.name
+    elif isinstance(node, IMPORTS):
+        yield from map(bound_name, node.names)
+    elif isinstance(node, ast.Assign | ast.AnnAssign):
+        yield from (n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store))
+
+
+def dunder_all(file: Path) -> tuple[int, list[str] | None]:
+    """Its line and names; no names where it is absent, None where it is not plain."""
+    line, listed = 1, list[str]()
+    for node in parse(file).body:
+        if not isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign):
+            continue
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        if "__all__" not in map(ast.unparse, targets):
+            continue
+        line = node.lineno
+        try:
+            listed += ast.literal_eval(node.value or ast.List([]))
+        except ValueError:
+            return line, None
+    return line, listed
+
+
+def functions(root: Path, *folders: str) -> Iterator[tuple[int, str, str]]:
+    """Lines from `def` to the end, docstring and all; name; place."""
+    for file in python_files(root, *folders):
+        for node, _ in statements(parse(file).body, scopes=True):
+            if isinstance(node, FUNCTIONS):
+                lines = (node.end_lineno or node.lineno) - node.lineno + 1
+                yield lines, node.name, place(root, file, node.lineno)
