@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-import trio
-
-from patchbay.addressing.allocate import extend
-from patchbay.addressing.layout import Address, Layout, Names, NodeLayout, RouterKind
+from patchbay.addressing.layout import Address, DeviceLayout, Names, NodeLayout, RouterKind
 from patchbay.config.converter import make_converter, structure
 from patchbay.errors import LabBrokenError, LabClosedError, PatchbayError, did_you_mean
-from patchbay.execute.apply import Outcome, apply, apply_now
+from patchbay.lab.changes import Changes
 from patchbay.lab.node import Node
 from patchbay.lab.nodes import Device, Iface, Ix, Region, Router
 from patchbay.lab.session import Session
@@ -30,8 +28,7 @@ from patchbay.model.lab import (
     RouterSpec,
 )
 from patchbay.model.names import NsName, env_name
-from patchbay.plan.change import between
-from patchbay.plan.hosts import FILES, name_files, own_file
+from patchbay.plan.hosts import FILES, own_file
 from patchbay.record.events import LabEvent, snapshot
 from patchbay.record.journal import Record
 from patchbay.record.recorder import Recorder
@@ -43,34 +40,21 @@ __all__ = ["Lab"]
 NodeT = TypeVar("NodeT", bound=Node)
 
 
-class _Batch:
-    """Additions that wait to be applied together."""
-
-    def __init__(self, layout: Layout) -> None:
-        self.task = trio.lowlevel.current_task()
-        self.layout = layout
-        self.handles: list[Node] = []
-
-
 class Lab:
     """A lab that is there. `open_lab` makes it; leaving its block ends it."""
 
-    def __init__(
-        self, session: Session, recorder: Recorder, layout: Layout, *, label: str, prefix: str
-    ) -> None:
+    def __init__(self, session: Session, recorder: Recorder, *, label: str, prefix: str) -> None:
         self.label = label
         # Tells this lab from the others of this process, in messages and logs.
         self.prefix = prefix
         self._session = session
         self._recorder = recorder
-        self._layout = layout
-        self._names = Names()
+        self._changes: Changes[Node] = Changes(
+            session.sandbox, recorder, partial(_handle, self), self._settle
+        )
         self._nodes: dict[str, Node] = {}
         self._regions: dict[str, Region] = {}
-        self._changing = trio.Lock()
-        self._batch: _Batch | None = None
         self._closed = False
-        self._broken = False
 
     def __repr__(self) -> str:
         return f"<Lab {self.label!r}: {len(self.routers)} routers, {len(self.devices)} devices>"
@@ -152,85 +136,21 @@ class Lab:
         belongs to the task that opened it: other tasks' changes wait for its end.
         """
         self._check_open()
-        if self._batch and self._batch.task is trio.lowlevel.current_task():
-            raise PatchbayError("this task has a batch open already: batches do not nest")
-        async with self._changing:
-            batch = self._batch = _Batch(self._layout)
-            try:
-                yield
-                await self._become(batch.layout)
-            except BaseException:
-                for handle in batch.handles:
-                    handle._state = "gone"
-                raise
-            finally:
-                self._batch = None
-            self._register(batch.handles)
+        async with self._changes.batch():
+            yield
 
     async def _add(self, spec: LabSpec) -> list[Node]:
         self._check_open()
-        if self._batch and self._batch.task is trio.lowlevel.current_task():
-            old, self._batch.layout = self._batch.layout, extend(self._batch.layout, spec)
-            handles = self._handles(old, self._batch.layout)
-            self._batch.handles += handles
-            return handles
-        async with self._changing:
-            new = extend(self._layout, spec)
-            handles = self._handles(self._layout, new)
-            await self._become(new)
-            self._register(handles)
-            return handles
+        return await self._changes.add(spec)
 
-    def _handles(self, old: Layout | None, new: Layout) -> list[Node]:
-        before = {node.ns for node in old.nodes()} if old else set()
-        return [_handle(self, node) for node in new.nodes() if node.ns not in before]
-
-    def _register(self, handles: Iterable[Node]) -> None:
+    def _settle(self, handles: Iterable[Node], there: bool) -> None:
+        """From here on these handles are good, or will never be."""
         for handle in handles:
-            handle._state = "live"
-            if isinstance(handle, Region):
+            handle._state = "live" if there else "gone"
+            if there and isinstance(handle, Region):
                 self._regions[handle.name] = handle
-            else:
+            elif there:
                 self._nodes[handle.name] = handle
-
-    async def _become(self, new: Layout) -> None:
-        """Change the kernel from the present layout to `new`; on failure back, as if never called."""
-        self._check_open()
-        done: list[Outcome] = []
-        try:
-            await apply(self._session.sandbox, between(self._layout, new), done)
-        except BaseException:
-            await self._undo(new, done)
-            raise
-        self._recorder.change(done, self._layout, new)
-        self._layout = new
-
-    async def _undo(self, new: Layout, done: list[Outcome]) -> None:
-        undone: list[Outcome] = []
-        try:
-            with trio.CancelScope(shield=True):
-                await apply(self._session.sandbox, between(new, self._layout), undone)
-        except PatchbayError as error:
-            self._broken = True
-            raise LabBrokenError(
-                f"a change of lab '{self.label}' failed and could not be undone; open a new lab"
-            ) from error
-        finally:
-            self._recorder.failure([*done, *undone])
-
-    async def _build(self, spec: LabSpec, bare: Layout) -> None:
-        """The lab's first plan: the exchange, and what the spec names."""
-        full = extend(bare, spec)
-        done: list[Outcome] = []
-        try:
-            await apply(self._session.sandbox, between(None, full), done)
-            apply_now(self._session.sandbox, name_files(None, self._names, {}), done)
-        except BaseException:
-            self._recorder.failure(done)
-            raise
-        self._recorder.change(done, None, full)
-        self._layout = full
-        self._register(self._handles(None, full))
 
     # -- look-ups
 
@@ -275,7 +195,7 @@ class Lab:
 
     def resolve(self, name: str) -> Address | None:
         """What `name` stands for in the whole lab by `dns_entry`; None if nothing."""
-        return self._names.resolve("", name)
+        return self._changes.names.resolve("", name)
 
     def set_nameserver(self, ip: str | Address) -> None:
         """The name server that every node's processes ask (`/etc/resolv.conf`)."""
@@ -285,26 +205,22 @@ class Lab:
         if not name or not name.isprintable() or any(c.isspace() or c == "#" for c in name):
             raise ValueError(f"{name!r} cannot stand in a hosts file; accepted: a host name")
         scope = node.name if node else ""
-        self._change_names(self._names.with_host(scope, name, address), node)
+        self._change_names(self._changes.names.with_host(scope, name, address), node)
         self._event("dns_entry_added", scope=scope, name=name, ip=str(address))
 
     def _set_nameserver(self, node: Node | None, address: Address) -> None:
-        self._change_names(self._names.with_nameserver(node.name if node else "", address), node)
+        self._change_names(self._changes.names.with_nameserver(node.name if node else "", address), node)
 
     def _change_names(self, new: Names, node: Node | None) -> None:
         self._check_open()
-        ns_of = {scope: NsName(self._nodes[scope].ns) for scope in new.scopes()}
-        done: list[Outcome] = []
-        apply_now(self._session.sandbox, name_files(self._names, new, ns_of), done)
-        self._recorder.change(done, self._layout, self._layout)
-        first = node is not None and node.name not in self._names.scopes()
-        self._names = new
+        first = node is not None and node.name not in self._changes.names.scopes()
+        self._changes.set_names(new, {scope: NsName(self._nodes[scope].ns) for scope in new.scopes()})
         if node is not None and first and self._session.has_worker(node.ns):
             self._worker_of(node).channel.request_now({"bind": self._binds(node)})
 
     def _binds(self, node: Node) -> list[list[str]]:
         """What a node with names of its own sees in /etc instead of the lab's."""
-        if node.name not in self._names.scopes():
+        if node.name not in self._changes.names.scopes():
             return []
         return [[own_file(name, node.ns), f"/etc/{name}"] for name in FILES]
 
@@ -316,7 +232,7 @@ class Lab:
 
     def state(self) -> dict[str, Any]:
         """A snapshot: routers, regions, devices and names, as plain values."""
-        return snapshot(self._layout, self._names)
+        return snapshot(self._changes.standing, self._changes.names)
 
     @property
     def commands(self) -> tuple[Record, ...]:
@@ -364,7 +280,7 @@ class Lab:
             raise LabClosedError("the lab is closed: it lives as long as its `async with` block")
         if self._session.died:
             raise self._session.died
-        if self._broken:
+        if self._changes.broken:
             raise LabBrokenError(f"lab '{self.label}' is broken: a failed change could not be undone")
 
     def _worker_of(self, node: Node) -> Worker:
@@ -385,7 +301,7 @@ class Lab:
 
 
 def _handle(lab: Lab, layout: NodeLayout) -> Node:
-    if not hasattr(layout, "kind"):
+    if isinstance(layout, DeviceLayout):
         return Device(lab, layout)
     kinds: dict[RouterKind, type[Node]] = {
         RouterKind.IX: Ix,

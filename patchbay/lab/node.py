@@ -311,7 +311,7 @@ class Node:
 
     def resolve(self, name: str) -> Address | None:
         """What `name` stands for in this node by `dns_entry`, its own or the lab's; None if nothing."""
-        return self._lab._names.resolve(self.name, name)
+        return self._lab._changes.names.resolve(self.name, name)
 
     def set_nameserver(self, ip: str | Address) -> None:
         """The name server that this node's processes ask (`/etc/resolv.conf`)."""

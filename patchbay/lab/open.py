@@ -34,13 +34,14 @@ async def open_lab(
     *,
     label: str | None = None,
     outdir: str | os.PathLike[str] | None = None,
+    run_dir: str | os.PathLike[str] | None = None,
     ipv6: Ipv6 | str = Ipv6.DETERMINISTIC,
 ) -> AsyncIterator[Lab]:
     """A lab: network namespaces that are there for the length of the block, and nowhere else.
 
     `spec` is a path to a TOML file, a dict of the same shape, or a `LabSpec`; it is checked as a whole
     before anything runs. `outdir` is where the run's files go, in a folder `<timestamp>-<label>`
-    (default: $PATCHBAY_OUTDIR; unset means that nothing is written).
+    (default: $PATCHBAY_OUTDIR; unset means that nothing is written); `run_dir` names that folder itself.
 
     Leaving the block, for whatever reason, ends every process of the lab, closes every socket it
     handed out, and so ends every namespace. An exception of the block leaves it as itself.
@@ -52,12 +53,12 @@ async def open_lab(
     wished = spec if isinstance(spec, LabSpec) else _load(spec)
     name = label or (Path(spec).stem if isinstance(spec, str | os.PathLike) else None) or f"lab{os.getpid()}"
     async with _session() as session:
-        folder = _folder(outdir, name)
+        folder = LabFolder(Path(run_dir)) if run_dir is not None else _folder(outdir, name)
         recorder = Recorder(folder)
-        lab = Lab(session, recorder, empty_layout(), label=name, prefix=f"lab{next(_numbers)}")
+        lab = Lab(session, recorder, label=name, prefix=f"lab{next(_numbers)}")
         try:
             recorder.event("lab_created", label=name, prefix=lab.prefix)
-            await lab._build(wished, empty_layout())
+            await lab._changes.build(empty_layout(), wished)
             yield lab
         finally:
             recorder.event("lab_stopping")

@@ -39,6 +39,10 @@ class Record:
     change: int
     undone: bool = False
 
+    @property
+    def stdin(self) -> str:
+        return self.input
+
 
 @frozen
 class Change:

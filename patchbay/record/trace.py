@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from attrs import asdict
 
 from patchbay.record.journal import Record, final_state
-from patchbay.tools.commands import in_namespace
+from patchbay.tools.commands import describe, heading
 
 __all__ = ["FORMATS", "as_json", "as_script", "select"]
 
@@ -68,14 +68,12 @@ def _one_line(text: str) -> str:
 
 
 def _blocks(records: Sequence[Record]) -> Iterator[str]:
-    heading = None
+    before = None
     for record in records:
-        if (record.why, record.how) != heading:
-            heading = (record.why, record.how)
-            yield f"\n# {_one_line(record.why)}\n"
-            if record.how:
-                yield f"# (patchbay: {record.how})\n"
-        text = _command(record)
+        if (title := heading(record)) != before:
+            before = title
+            yield title
+        text = describe(record) + _shown_in_etc(record)
         yield text if not record.undone and record.status == 0 else _comment(record, text)
 
 
@@ -84,21 +82,10 @@ def _comment(record: Record, text: str) -> str:
     return "".join(f"# {state}: {line}\n" for line in text.splitlines())
 
 
-def _command(record: Record) -> str:
-    if not record.input:
-        return in_namespace(record.ns, record.argv) + "\n"
-    end = "EOF"
-    while end in record.input.splitlines():
-        end += "F"
-    text = record.input if record.input.endswith("\n") else record.input + "\n"
-    if record.tool == "tee":
-        path = shlex.quote(record.argv[1])
-        bind = _bound_over(record.argv[1])
-        return f"cat > {path} <<'{end}'\n{text}{end}\n" + (f"mount --bind {path} {bind}\n" if bind else "")
-    return f"{in_namespace(record.ns, record.argv)} <<'{end}'\n{text}{end}\n"
-
-
-def _bound_over(path: str) -> str:
-    """The file in /etc that everybody in the lab sees this one as; a node's own is for that node alone."""
-    name = path.rpartition("/")[2]
-    return f"/etc/{name}" if name in ("hosts", "resolv.conf") else ""
+def _shown_in_etc(record: Record) -> str:
+    """The lab's names are seen in /etc by everybody. A node's own are for its own processes alone,
+    which by hand have no mount namespace of their own to see them in."""
+    folder, _, name = record.argv[-1].rpartition("/")
+    if record.tool != "tee" or folder != "/run/patchbay":
+        return ""
+    return f"mount --bind {shlex.quote(record.argv[-1])} /etc/{name}\n"

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import shlex
+from typing import Protocol
 
 from attrs import frozen
 
 from patchbay.model.names import NsName
 
-__all__ = ["Command", "Ip", "Nft", "SetSysctl", "WriteFile", "by_hand", "in_namespace"]
+__all__ = [
+    "Command",
+    "Describable",
+    "Ip",
+    "Nft",
+    "SetSysctl",
+    "WriteFile",
+    "by_hand",
+    "describe",
+    "heading",
+    "in_namespace",
+]
 
 
 @frozen
@@ -128,6 +140,40 @@ class WriteFile:
 
 
 Command = Ip | Nft | SetSysctl | WriteFile
+
+
+class Describable(Protocol):
+    """A command to be run, or the record of one that was."""
+
+    @property
+    def ns(self) -> str | None: ...
+    @property
+    def argv(self) -> tuple[str, ...]: ...
+    @property
+    def stdin(self) -> str: ...
+    @property
+    def why(self) -> str: ...
+    @property
+    def how(self) -> str: ...
+
+
+def describe(command: Describable) -> str:
+    """The lines of shell that do what the command does, inside the lab."""
+    if not command.stdin:
+        return in_namespace(command.ns, command.argv) + "\n"
+    end = "EOF"
+    while end in command.stdin.splitlines():
+        end += "F"
+    text = f"<<'{end}'\n{command.stdin.rstrip(chr(10))}\n{end}\n"
+    if command.argv[0] == "tee":
+        return f"cat > {shlex.quote(command.argv[1])} {text}"
+    return f"{in_namespace(command.ns, command.argv)} {text}"
+
+
+def heading(command: Describable) -> str:
+    """A comment that says what the command, and those after it with the same heading, are for."""
+    how = f"# (patchbay: {command.how})\n" if command.how else ""
+    return f"\n# {' '.join(command.why.split())}\n{how}"
 
 
 def in_namespace(ns: str | None, argv: tuple[str, ...]) -> str:
