@@ -37,6 +37,8 @@ _FORWARDER = (
     *_EVERY_NODE,
     ("net/ipv4/conf/all/send_redirects", "0"),
     ("net/ipv4/conf/default/send_redirects", "0"),
+    # Ports of a bridge are no hosts: no address, no MLD reports. Its own interfaces get it back.
+    ("net/ipv6/conf/default/disable_ipv6", "1"),
 )
 # With br_netfilter loaded these are 1 in a new namespace, and a drop in `forward` then cuts two
 # hosts on one bridge from each other.
@@ -88,13 +90,17 @@ def _links(node: NodeLayout) -> Iterator[Command]:
 
 
 def _configure(node: NodeLayout) -> Iterator[Command]:
+    if isinstance(node, RouterLayout):
+        for name in (node.lan.bridge, *(iface.name for iface in node.ifaces)):
+            why = f"let {title(node)} speak IPv6 on its own interfaces"
+            yield SetSysctl(node.ns, f"net/ipv6/conf/{name}/disable_ipv6", "0", why, node.ns)
     yield Ip(node.ns, ip.link_up(LO), f"start {title(node)}", node.ns)
+    # An IPv6 address before `up` would get its route from a worker, some time later.
     if isinstance(node, RouterLayout):
         why = f"give {title(node)} its addresses on the LAN"
-        # Addresses before `up`: the bridge then has them when its first neighbour asks.
+        yield Ip(node.ns, ip.link_up(node.lan.bridge), why, node.ns)
         for address in node.lan.addresses:
             yield Ip(node.ns, ip.addr_add(address, node.lan.bridge), why, node.ns)
-        yield Ip(node.ns, ip.link_up(node.lan.bridge), why, node.ns)
     for iface in node.ifaces:
         why = f"give {title(node)} its address on {iface.name}"
         yield Ip(node.ns, ip.link_up(iface.name), why, node.ns)

@@ -25,6 +25,9 @@ _HEAD = """\
 # Inside, `nsenter --net=/run/netns/NODE COMMAND...` runs something in a node:
 {nodes}
 # When the shell or the command ends, everything is gone.
+#
+# These are the commands that patchbay applied. Where it was quicker it gave the `ip` ones to one
+# `ip -batch -`, and wrote kernel settings through /proc/sys; `patchbay trace --format json` tells each.
 
 set -eu
 if [ "${{PATCHBAY_REPLAY:-}}" != inside ]; then

@@ -31,6 +31,7 @@ __all__ = ["main"]
 
 # Tools at once: namespaces gain nothing from more (RTNL is one lock), their configuration does.
 _AT_ONCE = max(2, (os.cpu_count() or 2) + 1)
+_NAMESPACES_A_PROC = 50
 _TOOL_ENV = {"LC_ALL": "C"}
 _CATCHABLE = [s for s in signal.valid_signals() if s not in (signal.SIGKILL, signal.SIGSTOP)]
 
@@ -81,7 +82,7 @@ def _prepare_mounts() -> None:
         kernel.mount("proc", "/proc", "proc")
     _private_run()
     os.makedirs("/run/netns")
-    os.makedirs("/run/patchbay")
+    os.makedirs("/run/patchbay/proc")
     _own_etc_files()
 
 
@@ -141,6 +142,8 @@ class Agent(Server):
         self._waiting: deque[Lane] = deque()
         self._busy: set[str] = set()
         self._running = 0
+        self._proc = os.open("/proc", os.O_PATH)
+        self._proc_namespaces: set[str] = set()
 
     def worker(self, conversation: Conversation, request: dict[str, Any], _fds: list[int]) -> None:
         """Fork a worker into a node; the conversation becomes its channel."""
@@ -186,6 +189,18 @@ class Agent(Server):
             self._running += 1
             lane.step()
         self._waiting.extendleft(reversed(held_back))
+
+    def proc(self, ns: str) -> int:
+        """A folder like /proc in which few namespaces' settings have been opened.
+
+        An instance of proc keeps each namespace's `ipv6` folder in one chain of its cache: with 1000 of
+        them opening one takes 200 µs, in a fresh instance next to nothing.
+        """
+        if ns not in self._proc_namespaces:
+            self._proc_namespaces.add(ns)
+            if len(self._proc_namespaces) % _NAMESPACES_A_PROC == 0:
+                self._proc = _fresh_proc() or self._proc
+        return self._proc
 
     def enter(self, ns: str | None) -> None:
         if ns is None:
@@ -301,14 +316,27 @@ def _inline(agent: Agent, kind: str, arguments: list[Any]) -> tuple[int, str, st
 
 def _set_sysctl(agent: Agent, ns: str, name: str, value: str, optional: bool) -> None:
     agent.enter(ns)
-    path = f"/proc/sys/{name}"
-    if optional and not os.path.exists(path):
-        return
-    fd = os.open(path, os.O_WRONLY)
+    try:
+        fd = os.open(f"sys/{name}", os.O_WRONLY, dir_fd=agent.proc(ns))
+    except FileNotFoundError:
+        if optional:
+            return
+        raise
     try:
         os.write(fd, value.encode())
     finally:
         os.close(fd)
+
+
+def _fresh_proc() -> int | None:
+    """Another instance of proc, kept by its descriptor alone; None where that is refused."""
+    try:
+        kernel.mount("proc", "/run/patchbay/proc", "proc")
+    except OSError:
+        return None
+    fd = os.open("/run/patchbay/proc", os.O_PATH)
+    kernel.unmount("/run/patchbay/proc")
+    return fd
 
 
 def _write_file(_agent: Agent, path: str, content: str) -> None:

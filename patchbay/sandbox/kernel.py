@@ -19,6 +19,7 @@ __all__ = [
     "mount",
     "setns",
     "sync_carrier",
+    "unmount",
     "unshare",
 ]
 
@@ -32,6 +33,7 @@ MS_BIND = 0x1000
 MS_REC = 0x4000
 MS_PRIVATE = 0x40000
 # include/uapi/linux/prctl.h
+MNT_DETACH = 2
 PR_SET_PDEATHSIG = 1
 # include/uapi/linux/sockios.h and ethtool.h
 SIOCETHTOOL = 0x8946
@@ -76,6 +78,11 @@ def bind(source: str, target: str) -> None:
     Always recursive: what another user namespace mounted may not be taken apart (EINVAL).
     """
     mount(source, target, None, MS_BIND | MS_REC)
+
+
+def unmount(target: str) -> None:
+    """umount2(2) with MNT_DETACH: gone from the tree, and freed when nobody uses it any more."""
+    _checked(_libc.umount2(os.fsencode(target), MNT_DETACH), f"umount {target}")
 
 
 def make_private() -> None:

@@ -105,7 +105,7 @@ class SetSysctl:
 
     @property
     def how(self) -> str:
-        return f"written to /proc/sys/{self.name}"
+        return "written through /proc/sys"
 
     @property
     def slot(self) -> str:
@@ -132,7 +132,7 @@ class WriteFile:
 
     @property
     def how(self) -> str:
-        return f"written to {self.path}"
+        return "written by the agent"
 
     @property
     def slot(self) -> str:
@@ -153,8 +153,6 @@ class Describable(Protocol):
     def stdin(self) -> str: ...
     @property
     def why(self) -> str: ...
-    @property
-    def how(self) -> str: ...
 
 
 def describe(command: Describable) -> str:
@@ -172,8 +170,7 @@ def describe(command: Describable) -> str:
 
 def heading(command: Describable) -> str:
     """A comment that says what the command, and those after it with the same heading, are for."""
-    how = f"# (patchbay: {command.how})\n" if command.how else ""
-    return f"\n# {' '.join(command.why.split())}\n{how}"
+    return f"\n# {' '.join(command.why.split())}\n"
 
 
 def in_namespace(ns: str | None, argv: tuple[str, ...]) -> str:

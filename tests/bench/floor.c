@@ -209,7 +209,7 @@ static void add_bridge(unsigned index, const char *name, int n)
 
 /* One queue each way: unasked, a veth end gets one per CPU, of which the kernel
  * at once disables all but one and then waits out an RCU grace period with the
- * rtnl lock held.  That was a third of the netlink time. */
+ * rtnl lock held: 0.2 ms a pair on two CPUs. */
 static void put_name(const char *name)
 {
     attr_str(IFLA_IFNAME, name);
@@ -292,7 +292,7 @@ static void write_at(int dir, const char *path, const char *text)
 /* Opens sys/net/ipv6/conf of this namespace.  Once for all that is written, as
  * the step to "ipv6" is dear: a procfs keeps an entry under this name for each
  * namespace that looked, and compares them all in vain before it makes one more
- * (170 us on average with 1000 namespaces).  Hence a procfs of our own that
+ * (200 us on average with 1000 namespaces).  Hence a procfs of our own that
  * starts empty, which costs 10 us, for every 50.  An ordinary user may not have
  * that and makes do with /proc. */
 static int open_conf(void)

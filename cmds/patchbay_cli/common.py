@@ -1,0 +1,44 @@
+"""What the commands share: how errors of the user's end a command, and where labs come from."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from patchbay.model.lab import LabSpec
+
+__all__ = ["BAD_INPUT", "errors_end_plainly", "fail", "read_lab"]
+
+BAD_INPUT = 2
+
+
+def fail(message: str, code: int = BAD_INPUT) -> typer.Exit:
+    """Say why the command ends; to be raised."""
+    typer.echo(message, err=True)
+    return typer.Exit(code)
+
+
+@contextlib.contextmanager
+def errors_end_plainly() -> Iterator[None]:
+    """patchbay's own errors say all there is to say: no traceback."""
+    from patchbay.errors import AllocationError, HostError, PatchbayError, SpecError
+
+    try:
+        yield
+    except PatchbayError as error:
+        bad = isinstance(error, SpecError | AllocationError | HostError)
+        raise fail(str(error), BAD_INPUT if bad else 1) from None
+    except KeyError as error:
+        raise fail(str(error.args[0])) from None
+
+
+def read_lab(path: Path) -> LabSpec:
+    """The topology of a lab file or of a sim file."""
+    from patchbay.sim.load import load_topology
+
+    return load_topology(path)

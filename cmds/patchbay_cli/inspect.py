@@ -1,0 +1,104 @@
+"""`patchbay inspect`, `run-in` and `shell`: a lab to look around in."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from patchbay_cli.common import errors_end_plainly, read_lab
+
+if TYPE_CHECKING:
+    from patchbay.lab.lab import Lab
+
+__all__ = ["inspect", "run_in", "shell"]
+
+_Inspect = Annotated[
+    str | None, typer.Option("--inspect", metavar="ID", help="Which held lab, if there are several.")
+]
+_Node = Annotated[str, typer.Argument(help="A device, a router, or ix for the exchange.", metavar="NODE")]
+
+
+def inspect(
+    file: Annotated[Path, typer.Argument(help="A lab file or a sim file (TOML).", metavar="FILE")],
+    lab_id: Annotated[
+        str | None, typer.Option("--id", help="What run-in and shell call it; default: the file's name.")
+    ] = None,
+) -> None:
+    """Open a lab and hold it open until Ctrl-C, for `patchbay run-in` and `patchbay shell` elsewhere."""
+    from patchbay.record.folder import file_stem
+
+    with errors_end_plainly():
+        spec = read_lab(file)
+
+        async def hold() -> None:
+            from patchbay.lab.attach import answer_clients
+            from patchbay.lab.open import open_lab
+
+            name = file_stem(lab_id or file.stem)
+            async with open_lab(spec, label=file.stem) as lab, trio.open_nursery() as nursery:
+                await nursery.start(answer_clients, lab, name)
+                _print_nodes(lab, name)
+                await _asked_to_end()
+                nursery.cancel_scope.cancel()
+
+        trio.run(hold, strict_exception_groups=False)
+
+
+async def _asked_to_end() -> None:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
+        async for _ in signals:
+            return
+
+
+def _print_nodes(lab: Lab, name: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("node", "kind", "IPv4", "IPv6", "below", box=None, pad_edge=False)
+    for router in lab.routers:
+        below = ", ".join(str(n) for n in (router.downstream_cidr, router.downstream_cidr_v6) if n)
+        table.add_row(router.name, "router", str(router.ip or ""), str(router.ip6 or ""), below)
+    for device in lab.devices:
+        table.add_row(device.name, "device", str(device.ip or ""), str(device.ip6 or ""), "")
+    console = Console()
+    console.print(table, markup=False)
+    console.print(
+        f"\nheld open as {name} until Ctrl-C; elsewhere:\n"
+        "  patchbay shell NODE\n  patchbay run-in NODE -- COMMAND...",
+        markup=False,
+        highlight=False,
+    )
+    sys.stdout.flush()
+
+
+def run_in(
+    node: _Node,
+    command: Annotated[list[str], typer.Argument(help="What to run, behind --.", metavar="CMD...")],
+    inspect: _Inspect = None,
+) -> None:
+    """Run a command in a node of a lab that `patchbay inspect` holds open. Its exit status is this one's."""
+    _enter(node, inspect, command)
+
+
+def shell(node: _Node, inspect: _Inspect = None) -> None:
+    """A shell in a node of a lab that `patchbay inspect` holds open."""
+    _enter(node, inspect, [os.environ.get("SHELL", "/bin/sh")])
+
+
+def _enter(node: str, lab_id: str | None, command: list[str]) -> None:
+    from patchbay.lab.attach import connect
+    from patchbay.sandbox.process import Spawn
+    from patchbay.sandbox.relay import end_like, relay
+    from patchbay.sandbox.terminal import on_terminal
+
+    with errors_end_plainly():
+        conversation, variables = connect(node, lab_id)
+    what = Spawn(command, variables, None, None)
+    if all(os.isatty(fd) for fd in (0, 1, 2)):
+        end_like(on_terminal(conversation, what))
+    end_like(relay(conversation, what.request((0, 1, 2)), (0, 1, 2)))

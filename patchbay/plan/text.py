@@ -1,0 +1,24 @@
+"""A plan as text: the commands in the order and the words of the trace that follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from patchbay.plan.plan import Plan
+from patchbay.tools.commands import describe, heading
+
+__all__ = ["as_text"]
+
+
+def as_text(plan: Plan, title: str) -> str:
+    """What would be run, each group of commands headed by what it is for."""
+    return f"# {title}: what would be run, inside namespaces of its own\n" + "".join(_blocks(plan))
+
+
+def _blocks(plan: Plan) -> Iterator[str]:
+    before = None
+    for command in plan:
+        if (title := heading(command)) != before:
+            before = title
+            yield title
+        yield describe(command)

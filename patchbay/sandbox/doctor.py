@@ -1,0 +1,126 @@
+"""What this machine can do for labs, tried rather than guessed."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import trio
+from attrs import frozen
+
+from patchbay.errors import HostError
+from patchbay.sandbox import host
+from patchbay.sandbox.sandbox import Sandbox
+
+__all__ = ["Finding", "examine"]
+
+
+@frozen
+class Finding:
+    """One thing looked at. `fatal`: without it no lab can be opened; `repair`: the line that helps."""
+
+    what: str
+    found: str
+    good: bool = True
+    fatal: bool = False
+    repair: str = ""
+
+
+async def examine() -> list[Finding]:
+    """Everything that labs need or would like, each with what was found."""
+    return [
+        *_machine(),
+        *[await _tool(name) for name in (*host.TOOLS, "nsenter", "sysctl")],
+        *await _sandbox(),
+    ]
+
+
+def _machine() -> Iterator[Finding]:
+    yield Finding("kernel", f"{platform.system()} {platform.release()}", good=sys.platform == "linux")
+    yield Finding("python", f"{platform.python_version()} ({sys.executable})")
+    yield Finding("user", "root" if os.geteuid() == 0 else f"uid {os.geteuid()} (ordinary)")
+
+
+async def _tool(name: str) -> Finding:
+    path = host.which(name)
+    fatal = name in host.TOOLS
+    package = host.TOOLS.get(name, {"nsenter": "util-linux", "sysctl": "procps"}.get(name, name))
+    if path is None:
+        # nsenter and sysctl are for repeating things by hand.
+        return Finding(name, "not on PATH", False, fatal, f"sudo apt-get install {package}")
+    flag = "--version" if name in ("nft", "nsenter", "sysctl") else "-V"
+    done = await trio.run_process([path, flag], capture_stdout=True, stderr=subprocess.DEVNULL, check=False)
+    return Finding(name, f"{done.stdout.decode(errors='replace').strip()} ({path})")
+
+
+async def _sandbox() -> list[Finding]:
+    """Open a bare lab and try what the kernel has."""
+    try:
+        sandbox = await Sandbox.start()
+    except HostError as error:
+        return [Finding("namespaces", lack.what, False, True, lack.repair) for lack in error.lacks]
+    try:
+        return [
+            Finding("namespaces", "user, network, mount and pid namespaces can be made"),
+            _ids(sandbox),
+            *[await _trial(sandbox, *trial) for trial in _TRIALS],
+            _tun(),
+        ]
+    finally:
+        with trio.CancelScope(shield=True):
+            await sandbox.close()
+
+
+def _ids(sandbox: Sandbox) -> Finding:
+    if sandbox.ids > 1:
+        return Finding("ids", f"{sandbox.ids} user ids in a lab")
+    return Finding(
+        "ids",
+        "one user id in a lab: programs that change their user, or refuse to be root, fail in it",
+        good=False,
+        repair="sudo apt-get install uidmap, and a line for you in /etc/subuid and /etc/subgid",
+    )
+
+
+_NFT = "add table inet t { chain c { type nat hook postrouting priority srcnat; masquerade; }; }\n"
+_TRIALS = (
+    # what, tool, arguments, input, fatal, and what it means where it fails
+    (
+        "veth",
+        ["ip", "link", "add", "name", "a", "type", "veth", "peer", "name", "b"],
+        "",
+        True,
+        "CONFIG_VETH",
+    ),
+    ("bridge", ["ip", "link", "add", "name", "c", "type", "bridge"], "", True, "CONFIG_BRIDGE"),
+    ("nftables NAT", ["nft", "-f", "-"], _NFT, True, "CONFIG_NF_TABLES_INET, CONFIG_NFT_NAT"),
+    (
+        "netem",
+        ["tc", "qdisc", "add", "dev", "lo", "root", "netem", "delay", "1ms"],
+        "",
+        False,
+        "CONFIG_NET_SCH_NETEM",
+    ),
+)
+
+
+async def _trial(
+    sandbox: Sandbox, what: str, argv: list[str], text: str, fatal: bool, option: str
+) -> Finding:
+    answer = await sandbox.agent.request({"lanes": [["", [["exec", None, argv, text]]]]})
+    result = answer["results"][0][0]
+    if result["status"] == 0:
+        return Finding(what, "works")
+    said = " ".join(result["err"].split()) or f"exit status {result['status']}"
+    repair = f"a kernel with {option}=y, or its module loaded"
+    return Finding(what, f"does not work: {said}", False, fatal, repair)
+
+
+def _tun() -> Finding:
+    if Path("/dev/net/tun").exists():
+        return Finding("tun", "/dev/net/tun")
+    return Finding("tun", "no /dev/net/tun: VPNs cannot run in a lab", False, False, "sudo modprobe tun")

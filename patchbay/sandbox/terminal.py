@@ -1,0 +1,109 @@
+"""A command of a node on the user's terminal: through a pty of its own, with the settings put back after."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pty
+import select
+import signal
+import socket
+import struct
+import sys
+import termios
+import tty
+from collections.abc import Iterator
+from typing import Any
+
+from patchbay.sandbox import wire
+from patchbay.sandbox.process import Spawn
+
+__all__ = ["on_terminal"]
+
+
+def on_terminal(conversation: socket.socket, what: Spawn) -> int:
+    """Run the command with a terminal; its wait status."""
+    master, slave = pty.openpty()
+    _copy_size(master)
+    wire.send(conversation, what.request((), tty=os.ttyname(slave)))
+    message, fds = wire.receive(conversation)
+    os.close(slave)
+    for fd in fds:
+        os.close(fd)
+    if message is None or "errno" in message:
+        print(message["error"] if message else "the lab is gone", file=sys.stderr)
+        return 127 << 8
+    signal.signal(signal.SIGWINCH, lambda *_: _copy_size(master))
+    with _raw_terminal():
+        return _proxy(master, conversation)
+
+
+def _copy_size(master: int) -> None:
+    size = fcntl.ioctl(0, termios.TIOCGWINSZ, struct.pack("4H", 0, 0, 0, 0))
+    fcntl.ioctl(master, termios.TIOCSWINSZ, size)
+
+
+@contextlib.contextmanager
+def _raw_terminal() -> Iterator[None]:
+    """The terminal passes every key on, until the block is left or this process is gone.
+
+    A guard, forked for it, puts the settings back when its pipe closes: also after SIGKILL.
+    """
+    before = termios.tcgetattr(0)
+    reader, writer = os.pipe()
+    guard = os.fork()
+    if guard == 0:
+        os.close(writer)
+        _guard(reader, before)
+    os.close(reader)
+    tty.setraw(0)
+    try:
+        yield
+    finally:
+        os.close(writer)
+        os.waitpid(guard, 0)
+
+
+def _guard(reader: int, before: list[Any]) -> None:
+    # Whatever ends the user's session must not end the guard before its work is done; and a
+    # process in the background may set the terminal only if it ignores SIGTTOU.
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGTTOU):
+        signal.signal(signum, signal.SIG_IGN)
+    try:
+        os.read(reader, 1)
+        termios.tcsetattr(0, termios.TCSADRAIN, before)
+    finally:
+        os._exit(0)
+
+
+def _proxy(master: int, conversation: socket.socket) -> int:
+    """Pass keys in and output out until the command has ended and all it wrote is shown."""
+    sources = select.poll()
+    for fd in (0, master, conversation.fileno()):
+        sources.register(fd, select.POLLIN)
+    status: int | None = None
+    while True:
+        # Once it has ended, only what is left in the pty counts.
+        ready = {fd for fd, _ in sources.poll(0 if status is not None else None)}
+        if master in ready and _pass(master, 1):
+            continue
+        if status is not None:
+            return status
+        if 0 in ready and not _pass(0, master):
+            sources.unregister(0)
+        if conversation.fileno() in ready:
+            ended, _ = wire.receive(conversation)
+            status = ended["status"] if ended else int(signal.SIGKILL)
+            sources.unregister(conversation.fileno())
+
+
+def _pass(source: int, target: int) -> bool:
+    try:
+        data = os.read(source, 65536)
+    except OSError:  # EIO: nobody has the other end of the pty open any more
+        return False
+    view = memoryview(data)
+    while view:
+        view = view[os.write(target, view) :]
+    return bool(data)

@@ -1,0 +1,151 @@
+"""Variables in texts: what they are, whether they are known, and what becomes of them.
+
+`${id.capture}`, `${ip.NODE}`, `${ip6.NODE}`, `$PATCHBAY_IP_<DEVICE>`, `$PATCHBAY_IP6_<DEVICE>` and the older
+`$NETSIM_IP_<DEVICE>`. `$${` is a plain `${`, for shells; every other `$` is left alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from attrs import frozen
+
+from patchbay.config.converter import Unacceptable
+from patchbay.errors import did_you_mean
+from patchbay.model.names import env_name
+from patchbay.sim.refs import Ref, parse_ref
+
+__all__ = ["NodeAddress", "Part", "Spellings", "faults", "parse", "render", "unparse"]
+
+_MARK = re.compile(r"\$\$\{|\$\{([^{}]*)\}|\$\{|\$(PATCHBAY_IP6|PATCHBAY_IP|NETSIM_IP)_")
+_WORD = re.compile(r"\w+", re.ASCII)
+_NOT_YET = ("binary", "group", "matrix")
+_ACCEPTED = "accepted: ${id.capture}, ${ip.DEVICE}, ${ip6.DEVICE}; $${...} for the shell's own"
+
+
+@frozen
+class NodeAddress:
+    """A node's address of an IP version."""
+
+    version: int
+    node: str
+
+
+@frozen
+class _Fault:
+    """A variable that is none, and why."""
+
+    source: str
+    message: str
+
+
+Part = str | NodeAddress | Ref | _Fault
+
+
+@frozen
+class Spellings:
+    """How nodes may be written: `devices` behind `$PATCHBAY_IP_`, `nodes` in `${ip.NODE}`."""
+
+    devices: Mapping[str, str]
+    nodes: Mapping[str, str]
+
+    @classmethod
+    def of(cls, devices: Iterable[str], others: Iterable[str]) -> Spellings:
+        """Each by its name, and upper case with '_' for other characters; a name as it is wins."""
+        named = list(devices)
+        as_is = {name: name for name in named}
+        spelled = {env_name(name): name for name in reversed(named)} | as_is
+        more = list(others)
+        nodes = {env_name(name): name for name in reversed(more)} | spelled | {name: name for name in more}
+        return cls(spelled, nodes | as_is)
+
+
+def parse(text: str, spellings: Spellings) -> tuple[Part, ...]:
+    """`text` cut into plain text and variables."""
+    return tuple(part for part in _parts(text, spellings) if part != "")
+
+
+def _parts(text: str, spellings: Spellings) -> Iterator[Part]:
+    at = 0
+    for mark in _MARK.finditer(text):
+        if mark.start() < at:
+            continue
+        yield text[at : mark.start()]
+        at = mark.end()
+        if mark[0] == "$${":
+            yield "${"
+        elif mark[0] == "${":
+            yield _Fault("${", f"found '${{' without its '}}'; {_ACCEPTED}")
+        elif mark[2]:
+            name = _longest(text, at, spellings.devices)
+            at += len(name)
+            yield _address_variable(mark[2], name, spellings.devices)
+        else:
+            yield _variable(mark[0], mark[1], spellings)
+    yield text[at:]
+
+
+def _longest(text: str, at: int, names: Iterable[str]) -> str:
+    """The longest of `names` that stands at `at` and ends there; else the word that stands there."""
+    fitting = (
+        name
+        for name in names
+        if text.startswith(name, at) and not _WORD.match(text[at + len(name) : at + len(name) + 1])
+    )
+    word = _WORD.match(text, at)
+    return max(fitting, key=len, default=word[0] if word else "")
+
+
+def _address_variable(prefix: str, name: str, devices: Mapping[str, str]) -> Part:
+    if name in devices:
+        return NodeAddress(6 if prefix == "PATCHBAY_IP6" else 4, devices[name])
+    source = f"${prefix}_{name}"
+    return _Fault(source, f"unknown device in {source}{_known(name, devices)}")
+
+
+def _variable(source: str, inner: str, spellings: Spellings) -> Part:
+    head, dot, rest = inner.partition(".")
+    if dot and head in ("ip", "ip6"):
+        if rest in spellings.nodes:
+            return NodeAddress(4 if head == "ip" else 6, spellings.nodes[rest])
+        return _Fault(source, f"unknown device in {source}{_known(rest, spellings.nodes)}")
+    if dot and head in _NOT_YET:
+        return _Fault(source, f"{source} is not available in this version of patchbay")
+    try:
+        return parse_ref(inner)
+    except Unacceptable:
+        return _Fault(source, f"unknown variable {source}; {_ACCEPTED}")
+
+
+def _known(wrong: str, spelled: Mapping[str, str]) -> str:
+    names = sorted(set(spelled.values()))
+    listed = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
+    return f"; known: {listed}{did_you_mean(wrong, spelled)}" if names else "; there are no devices"
+
+
+def faults(parts: Iterable[Part]) -> list[str]:
+    """What is wrong with the variables of a text."""
+    return [part.message for part in parts if isinstance(part, _Fault)]
+
+
+def render(parts: Iterable[Part], value_of: Callable[[NodeAddress | Ref], str]) -> str:
+    """The text with each variable replaced by its value."""
+    return "".join(value_of(part) if isinstance(part, NodeAddress | Ref) else _plain(part) for part in parts)
+
+
+def _plain(part: str | _Fault) -> str:
+    return part if isinstance(part, str) else part.source
+
+
+def unparse(parts: Iterable[Part]) -> str:
+    """The text as a user would write it."""
+    return "".join(_written(part) for part in parts)
+
+
+def _written(part: Part) -> str:
+    if isinstance(part, str):
+        return part.replace("${", "$${")
+    if isinstance(part, NodeAddress):
+        return f"${{ip{6 if part.version == 6 else ''}.{part.node}}}"
+    return part.source if isinstance(part, _Fault) else f"${{{part}}}"
