@@ -33,12 +33,10 @@ def errors_end_plainly() -> Iterator[None]:
     except PatchbayError as error:
         bad = isinstance(error, SpecError | AllocationError | HostError)
         raise fail(str(error), BAD_INPUT if bad else 1) from None
-    except KeyError as error:
-        raise fail(str(error.args[0])) from None
 
 
 def read_lab(path: Path) -> LabSpec:
     """The topology of a lab file or of a sim file."""
-    from patchbay.sim.load import load_topology
+    from patchbay.config.lab_file import load_lab
 
-    return load_topology(path)
+    return load_lab(path)

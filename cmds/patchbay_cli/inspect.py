@@ -30,6 +30,8 @@ def inspect(
     ] = None,
 ) -> None:
     """Open a lab and hold it open until Ctrl-C, for `patchbay run-in` and `patchbay shell` elsewhere."""
+    import trio
+
     from patchbay.record.folder import file_stem
 
     with errors_end_plainly():
@@ -50,6 +52,8 @@ def inspect(
 
 
 async def _asked_to_end() -> None:
+    import trio
+
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
         async for _ in signals:
             return

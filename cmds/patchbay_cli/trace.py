@@ -32,7 +32,7 @@ def trace(
         Path,
         typer.Argument(
             metavar="RUN_OR_FILE",
-            help="The folder of a run (or of one sim in it), or a lab or sim file, whose lab is then opened once.",
+            help="The folder of a run, or of one sim in it; or a lab or sim file, whose lab is opened once.",
         ),
     ],
     format: Annotated[

@@ -80,7 +80,7 @@ def step(batch: Batch) -> list[Any]:
     if isinstance(first, Ip):
         argv = ["ip", *(["-force"] if batch.forgiving else []), "-batch", "-"]
         return [
-            "exec",
+            "try" if batch.forgiving else "exec",
             first.ns,
             argv,
             "".join(" ".join(c.args) + "\n" for c in batch.commands if isinstance(c, Ip)),

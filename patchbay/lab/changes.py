@@ -10,7 +10,7 @@ import trio
 
 from patchbay.addressing.allocate import extend
 from patchbay.addressing.layout import Layout, Names, NodeLayout
-from patchbay.errors import LabBrokenError, PatchbayError
+from patchbay.errors import LabBrokenError, LabDiedError, PatchbayError
 from patchbay.execute.apply import Outcome, apply, apply_now
 from patchbay.model.lab import LabSpec
 from patchbay.model.names import NsName
@@ -129,6 +129,8 @@ class Changes(Generic[HandleT]):
         done: list[Outcome] = []
         try:
             await apply(self._sandbox, between(old, new), done)
+        except LabDiedError:
+            raise  # with the agent everything went: there is nothing to undo
         except BaseException:
             await self._undo(new, old, done)
             raise

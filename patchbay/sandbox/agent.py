@@ -232,7 +232,7 @@ class Request:
 
 
 class Lane:
-    """Steps in order, up to the first that fails."""
+    """Steps in order, up to the first that fails; one of kind "try" may."""
 
     request: Request
 
@@ -242,13 +242,15 @@ class Lane:
         self._agent = agent
         self._steps = deque(steps)
         self._started = 0.0
+        self._may_fail = False
 
     def step(self) -> None:
         """Go on until a step has to be waited for."""
         while self._steps and not self.request.failed:
             kind, *arguments = self._steps.popleft()
             self._started = time.time()
-            if kind == "exec":
+            self._may_fail = kind == "try"
+            if kind in ("exec", "try"):
                 if self._exec(*arguments):
                     return
             else:
@@ -292,7 +294,7 @@ class Lane:
         elapsed = time.time() - self._started
         result = {"status": status, "out": stdout, "err": stderr, "time": self._started, "elapsed": elapsed}
         self.results.append(result)
-        if status != 0:
+        if status != 0 and not self._may_fail:
             self.request.failed = True
 
 

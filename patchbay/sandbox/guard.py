@@ -63,6 +63,7 @@ def inside() -> Scope | None:
 
 
 _installed = False
+_really_start = threading.Thread.start
 
 
 def install() -> None:
@@ -71,6 +72,7 @@ def install() -> None:
     if not _installed:
         _installed = True
         sys.addaudithook(_hook)
+        threading.Thread.start = _start_thread  # type: ignore[method-assign]
 
 
 def _hook(event: str, args: tuple[Any, ...]) -> None:
@@ -78,8 +80,6 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
         _check_socket(args[1])
     elif event in _LOOK_UPS:
         _check_look_up(event, args)
-    elif event == "_thread.start_new_thread":
-        _remember_thread(args[0])
 
 
 def _check_socket(family: int) -> None:
@@ -123,12 +123,11 @@ def _is_address(host: str | bytes) -> bool:
     return True
 
 
-def _remember_thread(function: Any) -> None:
-    thread = getattr(function, "__self__", None)
+def _start_thread(thread: threading.Thread) -> None:
+    """In place of `Thread.start`, for whose event (`_thread.start_new_thread`) Python 3.11 has no hook."""
     scope = inside()
-    if scope is None or not isinstance(thread, threading.Thread):
-        return
     # trio keeps its threads for other work later, and hands each piece of work its own context.
     target = getattr(thread, "_target", None)
-    if not (getattr(target, "__module__", None) or "").startswith("trio."):
+    if scope is not None and not (getattr(target, "__module__", None) or "").startswith("trio."):
         _started_in[thread] = scope
+    _really_start(thread)

@@ -34,6 +34,8 @@ class Conversation:
         self.pid: int | None = None
 
     def reply(self, message: wire.Message, fds: tuple[int, ...] = ()) -> None:
+        if self.sock.fileno() < 0:
+            return  # ended from the other side: nobody is left to be told
         try:
             wire.send(self.sock, message, fds)
         except (BrokenPipeError, ConnectionResetError):

@@ -1,0 +1,223 @@
+"""`enter()`: trio's sockets go to the node, and nothing else gets out by the host."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable
+from ipaddress import ip_address
+from typing import Any
+
+import httpx
+import pytest
+import requests
+import trio
+
+import patchbay
+from tests.kernel.labs import HOME, home_lab, serve_echo
+
+pytestmark = pytest.mark.kernel
+
+PAGE = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello"
+
+
+async def test_an_unmodified_httpx_client_fetches_a_page_through_the_home_nat() -> None:
+    peers: list[Any] = []
+
+    async def page(stream: trio.SocketStream) -> None:
+        peers.append(stream.socket.getpeername()[0])
+        await stream.receive_some()
+        await stream.send_all(PAGE)
+        await stream.aclose()
+
+    async with home_lab() as lab, trio.open_nursery() as nursery:
+        lab.dns_entry("www.example", lab.device("server").ip)
+        await nursery.start(lab.device("server").task, trio.serve_tcp, page, 80)
+        with lab.device("laptop").enter():
+            async with httpx.AsyncClient(trust_env=False) as client:
+                answer = await client.get("http://www.example/")
+        assert answer.text == "hello"
+        assert peers == [str(lab.router("home").uplink_ip)]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_listener_in_a_node_is_not_reachable_from_the_host_and_its_address_is_the_nodes() -> None:
+    async with home_lab() as lab, trio.open_nursery() as nursery:
+        with lab.device("server").enter():
+            (listener,) = await trio.open_tcp_listeners(8000, host="0.0.0.0")
+        nursery.start_soon(trio.serve_listeners, serve_echo, [listener])
+        with pytest.raises(OSError):
+            await trio.open_tcp_stream("127.0.0.1", 8000)
+        with lab.device("laptop").enter():
+            stream = await trio.open_tcp_stream(str(lab.device("server").ip), 8000)
+        assert stream.socket.getpeername() == (str(lab.device("server").ip), 8000)
+        nursery.cancel_scope.cancel()
+
+
+def in_a_thread(function: Callable[[], Any]) -> Callable[[], Any]:
+    def run() -> None:
+        raised: list[BaseException] = []
+
+        def body() -> None:
+            try:
+                function()
+            except BaseException as error:
+                raised.append(error)
+
+        thread = threading.Thread(target=body)
+        thread.start()
+        thread.join()
+        if raised:
+            raise raised[0]
+
+    return run
+
+
+LEAKS: dict[str, Callable[[], Any]] = {
+    "requests": lambda: requests.get("http://127.0.0.1:9/", timeout=1),
+    "requests by name": lambda: requests.get("http://example.invalid/", timeout=1),
+    "create_connection": lambda: socket.create_connection(("127.0.0.1", 9), timeout=1),
+    "plain socket": lambda: socket.socket(),
+    "plain IPv6 UDP socket": lambda: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM),
+    "C socket": lambda: socket.SocketType(socket.AF_INET, socket.SOCK_STREAM),
+    "getaddrinfo": lambda: socket.getaddrinfo("example.invalid", 80),
+    "gethostbyname": lambda: socket.gethostbyname("example.invalid"),
+    "a thread's socket": in_a_thread(lambda: socket.socket()),
+    "a thread's look-up": in_a_thread(lambda: socket.getaddrinfo("example.invalid", 80)),
+}
+
+
+@pytest.mark.parametrize("leak", LEAKS)
+async def test_what_would_use_the_hosts_network_raises(leak: str) -> None:
+    async with home_lab() as lab:
+        with lab.device("laptop").enter():
+            with pytest.raises(patchbay.OutsideNodeError, match="laptop"):
+                LEAKS[leak]()
+            with pytest.raises(patchbay.OutsideNodeError, match="laptop"):
+                await trio.to_thread.run_sync(LEAKS[leak])
+        with socket.socket() as outside:
+            assert outside.family == socket.AF_INET
+
+
+async def test_sockets_that_are_no_network_are_left_alone_inside() -> None:
+    async with home_lab() as lab:
+        with lab.device("laptop").enter():
+            one, other = socket.socketpair()
+            with one, other:
+                one.send(b"x")
+                assert other.dup().recv(1) == b"x"
+
+
+async def test_trios_own_threads_are_free_again_after_the_block() -> None:
+    async with home_lab() as lab:
+        with lab.device("laptop").enter():
+            await trio.to_thread.run_sync(lambda: None)
+        (await trio.to_thread.run_sync(socket.socket)).close()
+
+
+async def test_a_task_started_inside_belongs_to_the_node_and_one_outside_does_not() -> None:
+    seen: dict[str, str] = {}
+
+    async def connect(name: str) -> None:
+        sock = trio.socket.socket(type=socket.SOCK_DGRAM)
+        try:
+            await sock.connect(("198.18.0.1", 9))
+            seen[name] = sock.getsockname()[0]
+        except OSError as error:
+            seen[name] = type(error).__name__
+        finally:
+            sock.close()
+
+    async with home_lab() as lab, trio.open_nursery() as nursery:
+        laptop = lab.device("laptop")
+        with laptop.enter():
+            nursery.start_soon(connect, "inside")
+        nursery.start_soon(connect, "outside")
+        nursery.start_soon(laptop.task, connect, "task")
+    assert seen["inside"] == seen["task"] == str(laptop.ip)
+    assert seen["outside"] != str(laptop.ip)
+
+
+async def test_nested_blocks_of_two_labs_each_go_to_their_own() -> None:
+    async with home_lab(label="one") as one, home_lab(label="two") as two:
+        with one.device("laptop").enter():
+            with two.device("server").enter():
+                inner = trio.socket.socket()
+                await inner.bind((str(two.device("server").ip), 0))
+            outer = trio.socket.socket()
+            await outer.bind((str(one.device("laptop").ip), 0))
+
+
+async def test_names_are_the_nodes_inside_and_unknown_ones_fail_as_they_do_there() -> None:
+    async with home_lab() as lab:
+        laptop, server = lab.device("laptop"), lab.device("server")
+        lab.dns_entry("db.lab", "192.0.2.1")
+        laptop.dns_entry("db.lab", "192.0.2.2")
+        with laptop.enter():
+            assert (await trio.socket.getaddrinfo("db.lab", 80))[0][4] == ("192.0.2.2", 80)
+            with pytest.raises(socket.gaierror):
+                await trio.socket.getaddrinfo("unknown.lab", 80)
+        with server.enter():
+            assert (await trio.socket.getaddrinfo(b"db.lab", "http"))[0][4] == ("192.0.2.1", 80)
+        printed = await laptop.run(["getent", "hosts", "db.lab"], capture_stdout=True)
+        assert printed.stdout.split() == [b"192.0.2.2", b"db.lab"]
+        assert (lab.resolve("db.lab"), laptop.resolve("db.lab")) == (
+            ip_address("192.0.2.1"),
+            ip_address("192.0.2.2"),
+        )
+
+
+class CountingFactory(trio.abc.SocketFactory):
+    def __init__(self) -> None:
+        self.made = 0
+
+    def socket(self, family: int = -1, type: int = -1, proto: int = -1) -> trio.socket.SocketType:
+        self.made += 1
+        return trio.socket.from_stdlib_socket(socket.socket(family, type, proto))
+
+
+def test_other_socket_factories_keep_working_and_two_runs_follow_each_other() -> None:
+    factory = CountingFactory()
+
+    async def main() -> None:
+        trio.socket.set_custom_socket_factory(factory)
+        async with home_lab() as lab:
+            with lab.device("laptop").enter():
+                trio.socket.socket().close()
+            assert factory.made == 0
+            trio.socket.socket().close()
+            assert factory.made == 1
+        trio.socket.socket().close()
+        assert factory.made == 2
+
+    async def plain() -> None:
+        trio.socket.socket().close()
+        async with patchbay.open_lab(HOME) as lab:
+            with lab.device("laptop").enter():
+                trio.socket.socket().close()
+
+    trio.run(main)
+    assert factory.made == 2
+    trio.run(plain)
+    assert factory.made == 2
+
+
+async def test_sockets_handed_out_or_accepted_are_dead_after_the_lab() -> None:
+    peers: list[Any] = []
+    async with home_lab() as lab, trio.open_nursery() as nursery:
+        server, laptop = lab.device("server"), lab.device("laptop")
+        plain = server.socket()
+        plain.bind(("", 8001))
+        plain.listen()
+        await nursery.start(server.task, serve_echo, 8000)
+        client = laptop.socket()
+        client.connect((str(server.ip), 8001))
+        accepted, _ = plain.accept()
+        detached = client.dup()
+        peers += [plain, client, accepted, detached]
+        nursery.cancel_scope.cancel()
+    for sock in peers:
+        with pytest.raises(OSError):
+            sock.send(b"x")
+    accepted.close()
+    detached.close()

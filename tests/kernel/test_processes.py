@@ -1,0 +1,210 @@
+"""Processes of a node behave like a program's own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.kernel.labs import home_lab
+
+pytestmark = pytest.mark.kernel
+
+
+async def test_run_captures_what_is_asked_for_and_passes_the_rest_on(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    async with home_lab() as lab:
+        laptop = lab.device("laptop")
+        done = await laptop.run(["sh", "-c", "cat; echo err >&2"], stdin=b"in", capture_stdout=True)
+        assert (done.returncode, done.stdout, done.stderr) == (0, b"in", None)
+        done = await laptop.run(["sh", "-c", "echo out; echo err >&2"], capture_stderr=True)
+        assert (done.stdout, done.stderr) == (None, b"err\n")
+    out, err = capfd.readouterr()
+    assert (out, err) == ("out\n", "err\n")
+
+
+async def test_run_takes_more_input_and_output_than_a_pipe_holds() -> None:
+    data = os.urandom(3_000_000)
+    async with home_lab() as lab:
+        done = await lab.device("laptop").run(["cat"], stdin=data, capture_stdout=True)
+    assert done.stdout == data
+
+
+async def test_a_failing_exit_is_told_with_its_node_and_the_end_of_stderr() -> None:
+    async with home_lab() as lab:
+        with pytest.raises(subprocess.CalledProcessError) as failure:
+            await lab.device("laptop").run(["sh", "-c", "echo oh dear >&2; exit 7"], capture_stderr=True)
+        assert failure.value.returncode == 7
+        assert "laptop" in str(failure.value)
+        assert "oh dear" in str(failure.value)
+        done = await lab.device("laptop").run(["sh", "-c", "kill -KILL $$"], check=False)
+        assert done.returncode == -signal.SIGKILL
+        with pytest.raises(FileNotFoundError, match="no-such-program"):
+            await lab.device("laptop").run(["no-such-program"])
+        with pytest.raises(TypeError, match="must be a list"):
+            await lab.device("laptop").run("ls -l")
+
+
+async def test_a_command_that_is_too_slow_is_ended_with_its_children(tmp_path: Path) -> None:
+    async with home_lab() as lab:
+        laptop = lab.device("laptop")
+        started = trio.current_time()
+        with pytest.raises(trio.TooSlowError):
+            await laptop.run(["sh", "-c", "sleep 1234 & sleep 1234"], timeout=0.3)
+        assert trio.current_time() - started < 2
+        with trio.fail_after(2):
+            while (await laptop.run(["pgrep", "-f", "sleep 1234"], check=False, capture_stdout=True)).stdout:
+                pass
+
+
+async def test_a_child_left_behind_does_not_keep_run_waiting() -> None:
+    async with home_lab() as lab:
+        started = trio.current_time()
+        done = await lab.device("laptop").run(["sh", "-c", "sleep 30 & echo done"], capture_stdout=True)
+        assert done.stdout == b"done\n"
+        assert trio.current_time() - started < 5
+
+
+async def test_environment_folder_and_names_with_odd_characters_arrive_as_they_are(tmp_path: Path) -> None:
+    folder = tmp_path / "a 'b' \"c\" ünï"
+    folder.mkdir()
+    async with home_lab() as lab:
+        done = await lab.device("laptop").run(
+            ["sh", "-c", 'pwd; echo "$X"; echo "$1"', "sh", "ö ' \" \udcff"],
+            env={"X": "v  w'\"é"},
+            cwd=folder,
+            capture_stdout=True,
+        )
+    assert os.fsdecode(done.stdout).splitlines() == [str(folder), "v  w'\"é", "ö ' \" \udcff"]
+
+
+async def test_open_process_has_the_shape_of_a_trio_process() -> None:
+    async with home_lab() as lab:
+        async with lab.device("laptop").open_process(
+            ["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as process:
+            assert process.returncode is None
+            await process.stdin.send_all(b"hello")
+            assert await process.stdout.receive_some() == b"hello"
+            await process.stdin.aclose()
+            assert await process.wait() == 0
+            assert process.returncode == 0
+            process.terminate()
+        async with lab.device("laptop").open_process(["sleep", "100"]) as sleeper:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(sleeper.wait)
+                nursery.start_soon(sleeper.wait)
+                sleeper.send_signal(signal.SIGUSR1)
+        assert sleeper.returncode == -signal.SIGUSR1
+
+
+async def test_popen_is_a_true_child_that_passes_signals_and_status_on() -> None:
+    async with home_lab() as lab:
+        laptop = lab.device("laptop")
+        shell = "trap 'echo got; exit 5' USR1; echo ready; while :; do sleep 0.05; done"
+        child = laptop.popen(["sh", "-c", shell], stdout=subprocess.PIPE, text=True)
+        assert child.stdout.readline() == "ready\n"
+        child.send_signal(signal.SIGUSR1)
+        assert child.communicate()[0] == "got\n"
+        assert child.returncode == 5
+        killed = laptop.popen(["sh", "-c", "kill -TERM $$; sleep 9"])
+        assert await trio.to_thread.run_sync(killed.wait) == -signal.SIGTERM
+        missing = laptop.popen(["no-such-program"], stderr=subprocess.PIPE)
+        assert missing.communicate()[1].startswith(b"")
+        assert missing.returncode == 127
+
+
+async def test_the_death_of_a_popens_relay_is_the_commands() -> None:
+    async with home_lab() as lab:
+        laptop = lab.device("laptop")
+        child = laptop.popen(["sh", "-c", "echo; exec sleep 4321"], stdout=subprocess.PIPE)
+        child.stdout.readline()
+        child.kill()
+        child.communicate()
+        with trio.fail_after(2):
+            while (await laptop.run(["pgrep", "-f", "sleep 4321"], check=False, capture_stdout=True)).stdout:
+                pass
+
+
+async def test_processes_see_their_nodes_network_and_the_labs_processes_only() -> None:
+    async with home_lab() as lab:
+        done = await lab.device("laptop").run(["ls", "/sys/class/net"], capture_stdout=True)
+        assert done.stdout.split() == [b"eth0", b"lo"]
+        done = await lab.device("laptop").run(["ps", "-e", "-o", "comm="], capture_stdout=True)
+        assert b"pytest" not in done.stdout
+        done = await lab.router("home").run(["ip", "-br", "link"], capture_stdout=True)
+        assert {line.split()[0].partition(b"@")[0] for line in done.stdout.splitlines()} == {
+            b"lo",
+            b"wan",
+            b"lan",
+            b"laptop",
+        }
+
+
+async def test_a_hundred_processes_at_once() -> None:
+    async with home_lab() as lab, trio.open_nursery() as nursery:
+        for _ in range(100):
+            nursery.start_soon(lab.device("laptop").run, ["true"])
+
+
+async def test_standard_input_of_the_program_is_not_read_by_run() -> None:
+    async with home_lab() as lab:
+        done = await lab.device("laptop").run(["cat"], capture_stdout=True)
+        assert done.stdout == b""
+
+
+def test_a_lab_opens_in_a_program_that_has_threads_and_from_a_thread_that_is_not_the_main_one() -> None:
+    import threading
+
+    results: list[str] = []
+    stop = threading.Event()
+    others = [threading.Thread(target=stop.wait) for _ in range(5)]
+
+    async def main() -> None:
+        async with home_lab() as lab:
+            await lab.device("laptop").run(
+                ["ping", "-c1", "-W2", str(lab.device("server").ip)], capture_stdout=True
+            )
+            results.append("reached")
+
+    for thread in others:
+        thread.start()
+    runner = threading.Thread(target=trio.run, args=(main,))
+    runner.start()
+    runner.join(30)
+    stop.set()
+    assert results == ["reached"]
+
+
+def test_a_fork_of_the_program_does_not_keep_its_lab_alive(tmp_path: Path) -> None:
+    program = tmp_path / "forker.py"
+    program.write_text(
+        "import os, time, trio, patchbay\n"
+        "async def main():\n"
+        "    async with patchbay.open_lab() as lab:\n"
+        "        child = os.fork()\n"
+        "        if child == 0:\n"
+        "            time.sleep(20)\n"
+        "            os._exit(0)\n"
+        "        print(lab._session.sandbox.pid, child, flush=True)\n"
+        "        os.kill(os.getpid(), 9)\n"
+        "trio.run(main)\n"
+    )
+    with subprocess.Popen([sys.executable, program], stdout=subprocess.PIPE, text=True) as process:
+        agent, child = map(int, process.stdout.readline().split())
+        process.wait()
+        assert_ends(agent)
+        os.kill(child, signal.SIGKILL)
+
+
+def assert_ends(agent: int) -> None:
+    deadline = time.monotonic() + 2
+    while Path(f"/proc/{agent}/cmdline").exists() and Path(f"/proc/{agent}/cmdline").read_text():
+        assert time.monotonic() < deadline

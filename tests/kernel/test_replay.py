@@ -1,0 +1,155 @@
+"""The trace of a lab, run by a plain shell, makes the same lab."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+import patchbay
+from patchbay.lab.lab import Lab
+
+pytestmark = pytest.mark.kernel
+
+# Prints, for each line that it reads, the state of every namespace.
+DUMP = """
+while read -r _; do
+    for ns in $(ls /run/netns); do
+        for command in "ip -j address" "ip -j route" "ip -6 -j route" "ip -j -d link" "ip -j neigh show nud permanent" \\
+                "nft -j list ruleset"; do
+            echo "$ns|$command|$(nsenter --net=/run/netns/$ns $command)"
+        done
+        echo "$ns|sysctl|\\"$(nsenter --net=/run/netns/$ns sysctl -e SYSCTLS | tr '\\n\\t' ';,')\\""
+    done
+    echo END
+done
+"""
+
+# What differs between two labs that are the same: numbers that the kernel gives out or counts.
+VOLATILE = {
+    "ifindex", "link_index", "link_netnsid", "handle", "packets", "bytes",
+    "valid_life_time", "preferred_life_time",
+    # The bridge's clocks, and its name for a port's index.
+    "hello_timer", "tcn_timer", "topology_change_timer", "gc_timer", "hold_timer", "message_age_timer",
+    "forward_delay_timer", "root_port", "metainfo",
+}  # fmt: skip
+
+RENAMED = "odd 'name' \"here\" ünï"
+
+LABS: dict[str, dict[str, Any]] = {
+    "home and datacenter": {
+        "router": [{"name": "dc", "preset": "datacenter"}, {"name": "home", "preset": "home", "mtu": 1400}],
+        "device": {"server": {"eth0": {"gateway": "dc"}}, "laptop": {"eth0": {"gateway": "home"}}},
+    },
+    "two NATs in a row, a region, two uplinks": {
+        "region": {"eu": {}},
+        "router": [
+            {"name": "isp", "preset": "datacenter", "region": "eu"},
+            {"name": "outer", "preset": "home", "upstream": "isp"},
+            {"name": "inner", "preset": "home", "upstream": "outer"},
+            {"name": "v6", "ip_support": "v6-only"},
+        ],
+        "device": {
+            "phone": {"mtu": 1300, "wlan0": {"gateway": "inner"}, "rmnet0": {"gateway": "isp"}},
+            "six": {"count": 2, "eth0": {"gateway": "v6"}},
+        },
+    },
+    "names with spaces, quotes and non-ASCII": {
+        "router": [{"name": RENAMED, "preset": "home"}],
+        "device": {"été $HOME `x`": {"eth0": {"gateway": RENAMED}}},
+    },
+    "permanent neighbours above 200 nodes": {
+        "router": [{"name": f"r{n}", "preset": "home"} for n in range(4)],
+        "device": {f"d{n}": {"count": 50, "eth0": {"gateway": f"r{n}"}} for n in range(4)},
+    },
+}
+
+
+class Shell:
+    """A shell in a lab that prints the lab's state whenever it is asked to."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def state(self) -> dict[str, Any]:
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.write("go\n")
+        self._process.stdin.flush()
+        state = {}
+        for line in iter(self._process.stdout.readline, "END\n"):
+            assert line, "the shell ended"
+            ns, command, output = line.rstrip("\n").split("|", 2)
+            state[f"{ns}: {command}"] = cleaned(json.loads(output or "[]"))
+        return state
+
+    def end(self) -> None:
+        self._process.stdin.close()  # type: ignore[union-attr]
+        assert self._process.wait(10) == 0
+
+
+def cleaned(value: Any) -> Any:
+    if isinstance(value, dict):
+        # An empty bitmap of flags means the same as none.
+        return {key: cleaned(inner) for key, inner in value.items() if key not in VOLATILE}
+    if isinstance(value, list):
+        return sorted(
+            (cleaned(inner) for inner in value), key=lambda inner: json.dumps(inner, sort_keys=True)
+        )
+    return value
+
+
+def settled(shells: list[Shell]) -> Iterator[list[dict[str, Any]]]:
+    """States one after another: addresses and carriers take a moment to be what they will be."""
+    for _ in range(40):
+        yield [shell.state() for shell in shells]
+
+
+def sysctls(lab: Lab) -> str:
+    return " ".join(sorted({r.argv[-1].partition("=")[0] for r in lab.commands if r.tool == "sysctl"}))
+
+
+async def compare(lab: Lab, folder: Path) -> None:
+    dump, script = folder / "dump.sh", folder / "lab.sh"
+    dump.write_text(DUMP.replace("SYSCTLS", sysctls(lab)))
+    script.write_text(lab.trace("sh"))
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    shells = [
+        Shell(lab.ix.popen(["sh", str(dump)], **pipes)),
+        Shell(subprocess.Popen(["sh", str(script), "sh", str(dump)], **pipes)),  # type: ignore[call-overload]
+    ]
+    await trio.to_thread.run_sync(until_equal, shells)
+    for shell in shells:
+        shell.end()
+
+
+def until_equal(shells: list[Shell]) -> None:
+    for ours, replayed in settled(shells):
+        if ours == replayed:
+            return
+    for key in sorted({*ours, *replayed}):
+        assert ours.get(key) == replayed.get(key), key
+
+
+@pytest.mark.parametrize("name", LABS)
+async def test_replaying_the_trace_gives_the_same_state(name: str, tmp_path: Path) -> None:
+    async with patchbay.open_lab(LABS[name]) as lab:
+        await compare(lab, tmp_path)
+
+
+async def test_replaying_a_lab_that_was_built_step_by_step_with_a_failure_gives_its_final_state(
+    tmp_path: Path, break_command: Callable[..., Any]
+) -> None:
+    async with patchbay.open_lab() as lab:
+        dc = await lab.add_router("dc", preset="datacenter")
+        with break_command(lambda command: "default" in command.argv), pytest.raises(patchbay.CommandFailed):
+            await lab.add_device("server", uplink=dc)
+        async with lab.batch():
+            home = await lab.add_router("home", preset="home")
+            await lab.add_device("laptop", ifaces={"eth0": home, "wlan0": dc})
+        await lab.add_device("server", uplink=dc)
+        await compare(lab, tmp_path)
