@@ -1,0 +1,150 @@
+"""`make bench`: how fast labs open and close, beside the floor and mininet in the same run.
+
+Prints tables, and keeps everything measured in bench-results/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+HERE = Path(__file__).parent
+RESULTS = HERE.parents[1] / "bench-results"
+SIZES = ((2, 2), (10, 100), (30, 300), (100, 1000))
+# mininet grows so fast that the largest would take a minute a run.
+MININET_MOST = 310
+
+Measured = dict[str, Any]
+
+
+def build_floor() -> list[str]:
+    RESULTS.mkdir(exist_ok=True)
+    program = RESULTS / "floor"
+    subprocess.run(["cc", "-O2", HERE / "floor.c", "-o", program, "-lnftables"], check=True)
+    return [str(program)]
+
+
+def busy_ticks() -> int:
+    user, nice, system, _idle, _wait, irq, soft, *_ = map(int, Path("/proc/stat").read_text().split()[1:9])
+    return user + nice + system + irq + soft
+
+
+def wait_for_quiet(bound: float = 60) -> None:
+    """Until the kernel has torn down the last lab: it goes on for seconds, and slows the next one."""
+    quiet, deadline, before = 0, time.monotonic() + bound, busy_ticks()
+    while quiet < 4 and time.monotonic() < deadline:
+        time.sleep(0.25)
+        now = busy_ticks()
+        quiet, before = (quiet + 1 if now - before <= 2 else 0), now
+
+
+def measure(argv: list[str]) -> Measured | None:
+    """One process's JSON line; None where it says that it cannot (exit 3)."""
+    wait_for_quiet()
+    done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode == 3:
+        return None
+    if done.returncode != 0:
+        raise RuntimeError(f"{argv} failed:\n{done.stderr}")
+    measured: Measured = json.loads(done.stdout)
+    return measured
+
+
+def labs(rounds: int, sizes: list[tuple[int, int]]) -> list[Measured]:
+    floor, ours = build_floor(), [sys.executable, str(HERE / "one_lab.py")]
+    mininet = ["/usr/bin/python3", str(HERE / "mininet_lab.py")]
+    found = []
+    with Progress(transient=True) as progress:
+        task = progress.add_task("labs", total=rounds * len(sizes))
+        for routers, devices in sizes:
+            rows: dict[str, list[Measured]] = {"floor": [], "patchbay": [], "mininet": []}
+            for _ in range(rounds):
+                size = [str(routers), str(devices)]
+                runs = {"floor": [*floor, *size], "patchbay": [*ours, *size]}
+                if routers + devices <= MININET_MOST:
+                    runs["mininet"] = [*mininet, str(routers + devices)]
+                for name, argv in runs.items():
+                    if (measured := measure(argv)) is not None:
+                        rows[name].append(measured)
+                progress.advance(task)
+            found.append({"routers": routers, "devices": devices, **rows})
+    return found
+
+
+def median(rows: list[Measured], key: str) -> float | None:
+    return statistics.median(row[key] for row in rows) if rows else None
+
+
+def ratio(over: list[Measured], under: list[Measured], keys: tuple[str, str]) -> float | None:
+    """The median of the ratios of runs that stood side by side."""
+    pairs = [a[keys[0]] / b[keys[1]] for a, b in zip(over, under, strict=False)]
+    return statistics.median(pairs) if pairs else None
+
+
+def shown(value: float | None, digits: int = 0) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def print_labs(console: Console, found: list[Measured]) -> None:
+    table = Table("lab", "floor ms", "open ms", "× floor", "µs a node", "close ms", "mininet ms", "mininet ÷ open")
+    for row in found:
+        nodes = row["routers"] + row["devices"]
+        opened = median(row["patchbay"], "open_ms")
+        assert opened is not None
+        table.add_row(
+            f"{row['routers']} + {row['devices']}",
+            shown(median(row["floor"], "build_ms"), 1),
+            shown(opened, 1),
+            shown(ratio(row["patchbay"], row["floor"], ("open_ms", "build_ms")), 2),
+            shown(opened / nodes * 1000),
+            shown(median(row["patchbay"], "close_ms"), 1),
+            shown(median(row["mininet"], "build_ms")),
+            shown(ratio(row["mininet"], row["patchbay"], ("build_ms", "open_ms")), 1),
+        )
+    console.print(table)
+
+
+def print_calls(console: Console, measured: Measured) -> None:
+    table = Table("what", "median", "aim")
+    table.add_row('run(["true"])', f"{measured['run_true_us'] / 1000:.2f} ms", "3 ms")
+    table.add_row("socket()", f"{measured['socket_us']:.0f} µs", "60 µs")
+    table.add_row("call()", f"{measured['call_us']:.0f} µs", "200 µs")
+    table.add_row("memory of the agent", f"{measured['agent_kib'] / 1024:.1f} MiB", "")
+    table.add_row("memory of a node's worker, where it has one", f"{measured['worker_kib'] / 1024:.2f} MiB", "")
+    table.add_row("memory of a node in the kernel", f"{measured['kernel_kib_a_node'] / 1024:.2f} MiB", "")
+    console.print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5, help="runs of each, in turn (default: 5)")
+    parser.add_argument("--size", action="append", metavar="ROUTERS+DEVICES", help="only these sizes")
+    options = parser.parse_args()
+    chosen = options.size or [f"{r}+{d}" for r, d in SIZES]
+    sizes = [(int(r), int(d)) for r, _, d in (size.partition("+") for size in chosen)]
+    console = Console()
+    found = labs(options.rounds, sizes)
+    print_labs(console, found)
+    calls = measure([sys.executable, str(HERE / "one_lab.py"), "10", "100", "--calls"])
+    assert calls is not None
+    print_calls(console, calls)
+    record = {"kernel": platform.release(), "python": platform.python_version(), "labs": found, "calls": calls}
+    path = RESULTS / f"{datetime.now():%y%m%d-%H%M%S}.json"
+    path.write_text(json.dumps(record, indent=1))
+    console.print(f"kept in {path}")
+
+
+if __name__ == "__main__":
+    main()
