@@ -44,8 +44,20 @@ def main():
     # started in, so that must not be the machine's own.
     if INSIDE not in os.environ:
         os.environ[INSIDE] = "1"
-        os.execvp("unshare", ["unshare", "--net", "--mount", "--pid", "--fork", "--mount-proc",
-                              sys.executable, os.path.abspath(__file__), *sys.argv[1:]])
+        os.execvp(
+            "unshare",
+            [
+                "unshare",
+                "--net",
+                "--mount",
+                "--pid",
+                "--fork",
+                "--mount-proc",
+                sys.executable,
+                os.path.abspath(__file__),
+                *sys.argv[1:],
+            ],
+        )
 
     # Each host is a shell with pipes and a pty.  Mininet would raise this limit
     # itself, and a dozen sysctls of the whole machine with it: `inited` tells it

@@ -1,7 +1,7 @@
 """Open and close one lab, and print how long that took: a process of its own for each measurement.
 
-    one_lab.py ROUTERS DEVICES            times of opening and closing, in ms
-    one_lab.py ROUTERS DEVICES --calls    costs of single calls, in µs, and memory, in KiB
+one_lab.py ROUTERS DEVICES            times of opening and closing, in ms
+one_lab.py ROUTERS DEVICES --calls    costs of single calls, in µs, and memory, in KiB
 """
 
 from __future__ import annotations

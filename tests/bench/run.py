@@ -53,7 +53,7 @@ def wait_for_quiet(bound: float = 60) -> None:
 def measure(argv: list[str]) -> Measured | None:
     """One process's JSON line; None where it says that it cannot (exit 3)."""
     wait_for_quiet()
-    done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if done.returncode == 3:
         return None
     if done.returncode != 0:
@@ -98,7 +98,9 @@ def shown(value: float | None, digits: int = 0) -> str:
 
 
 def print_labs(console: Console, found: list[Measured]) -> None:
-    table = Table("lab", "floor ms", "open ms", "× floor", "µs a node", "close ms", "mininet ms", "mininet ÷ open")
+    table = Table(
+        "lab", "floor ms", "open ms", "× floor", "µs a node", "close ms", "mininet ms", "mininet ÷ open"
+    )
     for row in found:
         nodes = row["routers"] + row["devices"]
         opened = median(row["patchbay"], "open_ms")
@@ -122,7 +124,9 @@ def print_calls(console: Console, measured: Measured) -> None:
     table.add_row("socket()", f"{measured['socket_us']:.0f} µs", "60 µs")
     table.add_row("call()", f"{measured['call_us']:.0f} µs", "200 µs")
     table.add_row("memory of the agent", f"{measured['agent_kib'] / 1024:.1f} MiB", "")
-    table.add_row("memory of a node's worker, where it has one", f"{measured['worker_kib'] / 1024:.2f} MiB", "")
+    table.add_row(
+        "memory of a node's worker, where it has one", f"{measured['worker_kib'] / 1024:.2f} MiB", ""
+    )
     table.add_row("memory of a node in the kernel", f"{measured['kernel_kib_a_node'] / 1024:.2f} MiB", "")
     console.print(table)
 
@@ -140,7 +144,12 @@ def main() -> None:
     calls = measure([sys.executable, str(HERE / "one_lab.py"), "10", "100", "--calls"])
     assert calls is not None
     print_calls(console, calls)
-    record = {"kernel": platform.release(), "python": platform.python_version(), "labs": found, "calls": calls}
+    record = {
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "labs": found,
+        "calls": calls,
+    }
     path = RESULTS / f"{datetime.now():%y%m%d-%H%M%S}.json"
     path.write_text(json.dumps(record, indent=1))
     console.print(f"kept in {path}")

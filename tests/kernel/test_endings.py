@@ -92,7 +92,7 @@ class Program:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            env={**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(Path(endings.__file__).parents[2])},
+            env={**os.environ, "TMPDIR": str(tmp_path)},
         )
         os.close(slave)
         assert self.process.stdout

@@ -77,12 +77,12 @@ LEAKS: dict[str, Callable[[], Any]] = {
     "requests": lambda: requests.get("http://127.0.0.1:9/", timeout=1),
     "requests by name": lambda: requests.get("http://example.invalid/", timeout=1),
     "create_connection": lambda: socket.create_connection(("127.0.0.1", 9), timeout=1),
-    "plain socket": lambda: socket.socket(),
+    "plain socket": socket.socket,
     "plain IPv6 UDP socket": lambda: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM),
     "C socket": lambda: socket.SocketType(socket.AF_INET, socket.SOCK_STREAM),
     "getaddrinfo": lambda: socket.getaddrinfo("example.invalid", 80),
     "gethostbyname": lambda: socket.gethostbyname("example.invalid"),
-    "a thread's socket": in_a_thread(lambda: socket.socket()),
+    "a thread's socket": in_a_thread(socket.socket),
     "a thread's look-up": in_a_thread(lambda: socket.getaddrinfo("example.invalid", 80)),
 }
 

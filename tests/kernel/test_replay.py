@@ -12,6 +12,7 @@ import pytest
 import trio
 
 import patchbay
+from patchbay.config.topology_file import draft_topology
 from patchbay.lab.lab import Lab
 
 pytestmark = pytest.mark.kernel
@@ -20,8 +21,8 @@ pytestmark = pytest.mark.kernel
 DUMP = """
 while read -r _; do
     for ns in $(ls /run/netns); do
-        for command in "ip -j address" "ip -j route" "ip -6 -j route" "ip -j -d link" "ip -j neigh show nud permanent" \\
-                "nft -j list ruleset"; do
+        for command in "ip -j address" "ip -j route" "ip -6 -j route" "ip -j -d link" \\
+                "ip -j neigh show nud permanent" "nft -j list ruleset"; do
             echo "$ns|$command|$(nsenter --net=/run/netns/$ns $command)"
         done
         echo "$ns|sysctl|\\"$(nsenter --net=/run/netns/$ns sysctl -e SYSCTLS | tr '\\n\\t' ';,')\\""
@@ -133,6 +134,19 @@ def until_equal(shells: list[Shell]) -> None:
             return
     for key in sorted({*ours, *replayed}):
         assert ours.get(key) == replayed.get(key), key
+
+
+SHIPPED = sorted((Path(__file__).parents[2] / "sims").glob("*.toml"))
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
+async def test_replaying_the_lab_of_a_sim_that_ships_gives_the_same_state(file: Path, tmp_path: Path) -> None:
+    async with patchbay.open_lab(draft_topology(file).spec) as lab:
+        await compare(lab, tmp_path)
+
+
+def test_sims_ship() -> None:
+    assert len(SHIPPED) >= 4
 
 
 @pytest.mark.parametrize("name", LABS)
