@@ -6,29 +6,33 @@ async with patchbay.open_lab() as lab:
     await laptop.run(["ping", "-c1", str(lab.ix.ip)])
 """
 
-from patchbay.errors import (
-    AllocationError,
-    CommandFailed,
-    ExpectationFailed,
-    HostError,
-    LabBrokenError,
-    LabClosedError,
-    LabDiedError,
-    OutsideNodeError,
-    PatchbayError,
-    SpecError,
-    StaleHandleError,
-    StepFailed,
-    WorkerError,
-)
-from patchbay.lab.lab import Lab
-from patchbay.lab.node import Interface, Node
-from patchbay.lab.nodes import Device, Iface, Ix, Region, Router
-from patchbay.lab.open import open_lab
-from patchbay.model.lab import Firewall, IpSupport, Ipv6, LabSpec, Nat, NatV6, RouterPreset
-from patchbay.record.events import LabEvent
-from patchbay.record.journal import Record
-from patchbay.sandbox.process import NodeProcess
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from patchbay.errors import (
+        AllocationError,
+        CommandFailed,
+        ExpectationFailed,
+        HostError,
+        LabBrokenError,
+        LabClosedError,
+        LabDiedError,
+        OutsideNodeError,
+        PatchbayError,
+        SpecError,
+        StaleHandleError,
+        StepFailed,
+        WorkerError,
+    )
+    from patchbay.lab.lab import Lab
+    from patchbay.lab.node import Interface, Node
+    from patchbay.lab.nodes import Device, Iface, Ix, Region, Router
+    from patchbay.lab.open import open_lab
+    from patchbay.model.lab import Firewall, IpSupport, Ipv6, LabSpec, Nat, NatV6, RouterPreset
+    from patchbay.record.events import LabEvent
+    from patchbay.record.journal import Record
+    from patchbay.sandbox.process import NodeProcess
 
 __all__ = [
     "AllocationError",
@@ -64,3 +68,52 @@ __all__ = [
     "WorkerError",
     "open_lab",
 ]
+
+# Where each name lives. Loaded when it is first asked for: `patchbay plan` and other users of the
+# pure half need no trio, and no Linux.
+_HOMES = {
+    "AllocationError": "patchbay.errors",
+    "CommandFailed": "patchbay.errors",
+    "Device": "patchbay.lab.nodes",
+    "ExpectationFailed": "patchbay.errors",
+    "Firewall": "patchbay.model.lab",
+    "HostError": "patchbay.errors",
+    "Iface": "patchbay.lab.nodes",
+    "Interface": "patchbay.lab.node",
+    "IpSupport": "patchbay.model.lab",
+    "Ipv6": "patchbay.model.lab",
+    "Ix": "patchbay.lab.nodes",
+    "Lab": "patchbay.lab.lab",
+    "LabBrokenError": "patchbay.errors",
+    "LabClosedError": "patchbay.errors",
+    "LabDiedError": "patchbay.errors",
+    "LabEvent": "patchbay.record.events",
+    "LabSpec": "patchbay.model.lab",
+    "Nat": "patchbay.model.lab",
+    "NatV6": "patchbay.model.lab",
+    "Node": "patchbay.lab.node",
+    "NodeProcess": "patchbay.sandbox.process",
+    "OutsideNodeError": "patchbay.errors",
+    "PatchbayError": "patchbay.errors",
+    "Record": "patchbay.record.journal",
+    "Region": "patchbay.lab.nodes",
+    "Router": "patchbay.lab.nodes",
+    "RouterPreset": "patchbay.model.lab",
+    "SpecError": "patchbay.errors",
+    "StaleHandleError": "patchbay.errors",
+    "StepFailed": "patchbay.errors",
+    "WorkerError": "patchbay.errors",
+    "open_lab": "patchbay.lab.open",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'patchbay' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

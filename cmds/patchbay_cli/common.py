@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
+    from patchbay.config.lab_file import Draft
     from patchbay.model.lab import LabSpec
 
-__all__ = ["BAD_INPUT", "errors_end_plainly", "fail", "read_lab"]
+__all__ = ["BAD_INPUT", "errors_end_plainly", "fail", "read_spec", "read_topology"]
 
 BAD_INPUT = 2
 
@@ -35,8 +36,17 @@ def errors_end_plainly() -> Iterator[None]:
         raise fail(str(error), BAD_INPUT if bad else 1) from None
 
 
-def read_lab(path: Path) -> LabSpec:
-    """The topology of a lab file or of a sim file."""
-    from patchbay.config.lab_file import load_lab
+def read_topology(path: Path) -> Draft:
+    """The topology of a lab file or of a sim file, and what cannot be read of it."""
+    from patchbay.config.topology_file import draft_topology
 
-    return load_lab(path)
+    return draft_topology(path)
+
+
+def read_spec(path: Path) -> LabSpec:
+    """The topology of a lab file or of a sim file. Raises `SpecError` with every problem of it."""
+    from patchbay.addressing.allocate import lay_out
+
+    draft = read_topology(path)
+    lay_out(draft)
+    return draft.spec

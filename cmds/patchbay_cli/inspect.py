@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from patchbay_cli.common import errors_end_plainly, read_lab
+from patchbay_cli.common import errors_end_plainly, read_spec
 
 if TYPE_CHECKING:
     from patchbay.lab.lab import Lab
@@ -35,28 +37,31 @@ def inspect(
     from patchbay.record.folder import file_stem
 
     with errors_end_plainly():
-        spec = read_lab(file)
+        spec = read_spec(file)
 
         async def hold() -> None:
-            from patchbay.lab.attach import answer_clients
+            from patchbay.lab.attach import answer_clients, listen
             from patchbay.lab.open import open_lab
 
             name = file_stem(lab_id or file.stem)
-            async with open_lab(spec, label=file.stem) as lab, trio.open_nursery() as nursery:
-                await nursery.start(answer_clients, lab, name)
-                _print_nodes(lab, name)
-                await _asked_to_end()
-                nursery.cancel_scope.cancel()
+            with listen(name) as listener, _until_asked_to_end():
+                async with open_lab(spec, label=file.stem) as lab, trio.open_nursery() as nursery:
+                    nursery.start_soon(answer_clients, lab, listener)
+                    _print_nodes(lab, name)
 
-        trio.run(hold, strict_exception_groups=False)
+        trio.run(hold)
 
 
-async def _asked_to_end() -> None:
+@contextlib.contextmanager
+def _until_asked_to_end() -> Iterator[None]:
+    """Ctrl-C and its like cancel the block, also while its lab is being opened: a way to end, no failure."""
     import trio
 
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
-        async for _ in signals:
-            return
+    with trio.CancelScope() as scope:
+        token = trio.lowlevel.current_trio_token()
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(signum, lambda *_: token.run_sync_soon(scope.cancel))
+        yield
 
 
 def _print_nodes(lab: Lab, name: str) -> None:

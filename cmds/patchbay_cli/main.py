@@ -25,8 +25,7 @@ app.command()(run)
 app.command()(plan)
 app.command()(trace)
 app.command()(inspect)
-_rest_is_command = {"allow_interspersed_args": False}
-app.command("run-in", context_settings=_rest_is_command)(run_in)
+app.command("run-in")(run_in)
 app.command()(shell)
 app.command()(doctor)
 

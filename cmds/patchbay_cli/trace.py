@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from patchbay_cli.common import errors_end_plainly, fail, read_lab
+from patchbay_cli.common import errors_end_plainly, fail, read_spec
 
 if TYPE_CHECKING:
     from patchbay.record.journal import Record
@@ -90,7 +90,7 @@ def _open_once(file: Path) -> Sequence[Record]:
 
     from patchbay.lab.open import open_lab
 
-    spec = read_lab(file)
+    spec = read_spec(file)
 
     async def records() -> Sequence[Record]:
         async with open_lab(spec, label=file.stem) as lab:

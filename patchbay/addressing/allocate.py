@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from ipaddress import IPv6Network, ip_network
-
-from attrs import evolve
+from collections.abc import Iterable, Sequence
 
 from patchbay.addressing import pools
-from patchbay.addressing.check import check, in_build_order
-from patchbay.addressing.layout import (
-    DeviceLayout,
-    IfaceLayout,
-    Interface,
-    LanLayout,
-    Layout,
-    Network,
-    RouteLayout,
-    RouterKind,
-    RouterLayout,
-    of_version,
-)
+from patchbay.addressing.builder import LAN, Builder
+from patchbay.addressing.check import check, device_path, in_build_order
+from patchbay.addressing.layout import LanLayout, Layout, RouterKind, RouterLayout
+from patchbay.config.lab_file import Draft
 from patchbay.errors import AllocationError, Problem, SpecError
-from patchbay.model.lab import DeviceSpec, IpSupport, LabSpec, Nat, NatV6, RouterSpec
-from patchbay.model.names import IfName, NsName, slug, unique_name
-from patchbay.model.presets import ResolvedRouter, resolve
+from patchbay.model.lab import LabSpec
+from patchbay.model.names import NsName
 
-__all__ = ["empty_layout", "extend"]
-
-NS_NAME_BYTES = 40
-LAN = IfName("lan")
-WAN = IfName("wan")
+__all__ = ["empty_layout", "extend", "lay_out"]
 
 
 def empty_layout() -> Layout:
@@ -55,315 +38,45 @@ def empty_layout() -> Layout:
 
 def extend(layout: Layout, added: LabSpec) -> Layout:
     """The layout with `added` in it. Raises `SpecError` with every problem, or `AllocationError`."""
-    problems = check(layout, added)
+    return _extended(layout, Draft(added))
+
+
+def lay_out(draft: Draft) -> Layout:
+    """The layout of a whole lab file. Raises `SpecError` with every problem of it, or `AllocationError`."""
+    return _extended(empty_layout(), draft)
+
+
+def _extended(layout: Layout, draft: Draft) -> Layout:
+    unread = {problem.path for problem in draft.problems}
+    found = [problem for problem in check(layout, draft.spec) if unread.isdisjoint(_parts(problem.path))]
+    problems = [*draft.problems, *found]
+    builder = Builder(layout)
+    try:
+        _add_sound(builder, draft.spec, problems)
+    except AllocationError:
+        if not problems:
+            raise
+    problems += builder.problems
     if problems:
-        raise SpecError(problems)
-    builder = _Builder(layout)
-    for region in added.regions:
-        builder.add_region(region.name)
-    index_of = {router.name: index for index, router in enumerate(added.routers)}
-    for router in in_build_order(added):
-        builder.add_router(router, f"router[{index_of[router.name]}]")
-    for device in added.devices:
-        builder.add_device(device)
+        raise SpecError(list(dict.fromkeys(problems)), draft.source)
     return builder.finish()
 
 
-class _Builder:
-    """A layout in the making: mutable copies of a frozen one's tables."""
-
-    def __init__(self, layout: Layout) -> None:
-        self._layout = layout
-        self._forwarders = dict(layout.forwarders)
-        self._devices = dict(layout.devices)
-        self._given = dict(layout.given)
-        self._ns_names = set(layout.ns_names)
-        self._ports = {ns: set(names) for ns, names in layout.ports.items()}
-        self._macs = set(layout.macs)
-        self._problems: list[Problem] = []
-
-    def finish(self) -> Layout:
-        if self._problems:
-            raise SpecError(self._problems)
-        return evolve(
-            self._layout,
-            forwarders=self._forwarders,
-            devices=self._devices,
-            given=self._given,
-            ns_names=frozenset(self._ns_names),
-            ports={ns: frozenset(names) for ns, names in self._ports.items()},
-            macs=frozenset(self._macs),
-        )
-
-    # -- nodes
-
-    def add_region(self, name: str) -> None:
-        ns = self._ns(f"region-{slug(name, NS_NAME_BYTES)}")
-        ix = self._forwarders["ix:ix"]
-        networks = [self._next(pools.REGION), self._next(pools.V6_REGION)]
-        uplink = self._iface(ns, ns, WAN, ix, IpSupport.DUAL_STACK, None)
-        self._add_forwarder(
-            RouterLayout(
-                name=name,
-                kind=RouterKind.REGION,
-                ns=ns,
-                lan=self._lan(ns, networks),
-                uplink=uplink,
-                parent=ix.key,
-                routes=self._routes(ix, uplink, networks),
-                domains=ix.domains,
-                networks=tuple(networks),
-            )
-        )
-
-    def add_router(self, spec: RouterSpec, path: str) -> None:
-        traits = resolve(spec)
-        parent = self._parent_of(spec)
-        if parent is None:
-            return  # the router above has a problem of its own, reported there
-        if not set(traits.ip_support.versions) & set(parent.ip_support.versions):
-            what = f"found '{traits.ip_support}', but '{parent.name}' above it is '{parent.ip_support}'"
-            self._problems.append(Problem(f"{path}.ip_support", f"{what}: no IP version in common"))
-            return
-        ns = self._ns(slug(spec.name, NS_NAME_BYTES))
-        domains = {v: ns if _translates(traits, v) else parent.domains[v] for v in (4, 6)}
-        networks = self._downstream(spec, traits, parent, domains, path)
-        uplink = self._iface(spec.name, ns, WAN, parent, traits.ip_support, spec.mtu)
-        self._add_forwarder(
-            RouterLayout(
-                name=spec.name,
-                kind=RouterKind.ROUTER,
-                ns=ns,
-                lan=self._lan(ns, networks),
-                uplink=uplink,
-                parent=parent.key,
-                region=parent.name if parent.kind is RouterKind.REGION else parent.region,
-                nat=traits.nat,
-                nat_v6=traits.nat_v6,
-                firewall=traits.firewall,
-                ip_support=traits.ip_support,
-                mtu=spec.mtu,
-                routes=self._routes(
-                    parent, uplink, [n for n in networks if not _translates(traits, n.version)]
-                ),
-                domains=domains,
-                networks=tuple(networks),
-            )
-        )
-
-    def add_device(self, spec: DeviceSpec) -> None:
-        ns = self._ns(slug(spec.name, NS_NAME_BYTES))
-        found = {name: self._forwarders.get(f"router:{iface.router}") for name, iface in spec.ifaces.items()}
-        routers = {name: router for name, router in found.items() if router}
-        if len(routers) < len(found):
-            return  # a router of it has a problem of its own, reported there
-        self._check_apart(spec.name, list(routers.items()))
-        ifaces = tuple(
-            self._iface(spec.name, ns, IfName(name), router, router.ip_support, spec.mtu)
-            for name, router in routers.items()
-        )
-        self._devices[spec.name] = DeviceLayout(
-            name=spec.name,
-            ns=ns,
-            ifaces=ifaces,
-            default_via=IfName(spec.default_via or next(iter(spec.ifaces))),
-            mtu=spec.mtu,
-            routes=tuple(route for iface in ifaces for route in _mtu_routes(iface)),
-        )
-
-    def _check_apart(self, name: str, routers: list[tuple[str, RouterLayout]]) -> None:
-        for number, (iface, router) in enumerate(routers):
-            for other_iface, other in routers[:number]:
-                clash = _clash(router.networks, other.networks) if router is not other else None
-                if clash:
-                    what = (
-                        f"'{router.name}' and '{other.name}' (on {other_iface}) both have {clash} below them"
-                    )
-                    self._problems.append(
-                        Problem(f"device.{name}.{iface}.gateway", f"{what}: a device cannot tell them apart")
-                    )
-
-    # -- parts of nodes
-
-    def _add_forwarder(self, router: RouterLayout) -> None:
-        self._forwarders[router.key] = router
-
-    def _parent_of(self, spec: RouterSpec) -> RouterLayout | None:
-        if spec.upstream is not None:
-            return self._forwarders.get(f"router:{spec.upstream}")
-        return self._forwarders[f"region:{spec.region}" if spec.region is not None else "ix:ix"]
-
-    def _ns(self, wanted: str) -> NsName:
-        name = unique_name(wanted, self._ns_names, NS_NAME_BYTES + 8)
-        self._ns_names.add(name)
-        return NsName(name)
-
-    def _lan(self, ns: NsName, networks: Iterable[Network]) -> LanLayout:
-        lans = (_lan_of(network) for network in networks)
-        return LanLayout(LAN, self._mac(ns, LAN), tuple(_gateway(lan) for lan in lans))
-
-    def _iface(
-        self,
-        node: str,
-        ns: NsName,
-        name: IfName,
-        router: RouterLayout,
-        support: IpSupport,
-        mtu: int | None,
-    ) -> IfaceLayout:
-        number = self._count(f"hosts of {router.ns}", start=2)
-        lan = [address for address in router.lan.addresses if address.version in support.versions]
-        taken = self._ports.setdefault(router.ns, {LAN, WAN})
-        port_name = unique_name(slug(node, 15), taken, 15)
-        taken.add(port_name)
-        return IfaceLayout(
-            name=name,
-            mac=self._mac(ns, name),
-            addresses=tuple(self._address(router, address, number) for address in lan),
-            gateways=tuple(address.ip for address in lan),
-            mtu=mtu,
-            router=router.name,
-            router_ns=router.ns,
-            router_lan=router.lan,
-            port=IfName(port_name),
-            port_mac=self._mac(router.ns, port_name),
-        )
-
-    def _address(self, router: RouterLayout, gateway: Interface, number: int) -> Interface:
-        address = pools.host_in(gateway.network, number)
-        if address is None:
-            room = gateway.network.num_addresses - 3
-            way_out = (
-                f"; give it a wider downstream_cidr than {gateway.network}"
-                if router.kind is RouterKind.ROUTER
-                else "; put routers below other routers (upstream=)"
-            )
-            raise AllocationError(
-                f"no address left below {router.kind} '{router.name}': it has room for {room}{way_out}"
-            )
-        return address
-
-    def _routes(
-        self, parent: RouterLayout, uplink: IfaceLayout, networks: Iterable[Network]
-    ) -> tuple[RouteLayout, ...]:
-        """What the routers above have to know: each up to the first that translates, or the exchange."""
-        routes = []
-        for network in networks:
-            above, hop = parent, uplink
-            while via := of_version(hop.addresses, network.version):
-                routes.append(RouteLayout(above.ns, network, LAN, via.ip, hop.mtu))
-                next_hop = above.uplink
-                if next_hop is None or _translates(above, network.version):
-                    break
-                above, hop = self._forwarders[above.parent or ""], next_hop
-        return (*routes, *_mtu_routes(uplink))
-
-    # -- networks below a router
-
-    def _downstream(
-        self,
-        spec: RouterSpec,
-        traits: ResolvedRouter,
-        parent: RouterLayout,
-        domains: Mapping[int, NsName],
-        path: str,
-    ) -> list[Network]:
-        wished: dict[int, Network | None] = {4: spec.downstream_cidr, 6: spec.downstream_cidr_v6}
-        automatic = (
-            {4: pools.PRIVATE, 6: pools.ULA} if traits.private else {4: pools.PUBLIC, 6: pools.V6_PUBLIC}
-        )
-        networks = []
-        for version in traits.ip_support.versions:
-            neighbours = list(self._neighbours(domains[version], parent, version))
-            network = wished[version]
-            if network is None:
-                network = self._next_free(automatic[version], neighbours)
-            for other, owner in neighbours:
-                if network.overlaps(other):
-                    key = "downstream_cidr" if version == 4 else "downstream_cidr_v6"
-                    what = f"{network} overlaps {other} of {owner} in the same routing domain"
-                    self._problems.append(Problem(f"{path}.{key}", f"{what}; accepted: a network of its own"))
-                    break
-            networks.append(network)
-        return networks
-
-    def _neighbours(
-        self, domain: NsName, parent: RouterLayout, version: int
-    ) -> Iterable[tuple[Network, str]]:
-        """The networks that packets inside `domain` can be meant for, and that of the link to `parent`."""
-        for router in self._forwarders.values():
-            if router is parent or router.domains[version] == domain:
-                for network in router.networks:
-                    if network.version == version:
-                        yield network, f"{router.kind} '{router.name}'"
-
-    def _next_free(self, pool: pools.Pool, neighbours: list[tuple[Network, str]]) -> Network:
-        """The pool's next network that nobody named for himself."""
-        while True:
-            network = self._next(pool)
-            if not any(network.overlaps(other) for other, _ in neighbours):
-                return network
-
-    def _next(self, pool: pools.Pool) -> Network:
-        network = pool.network(self._count(pool.name))
-        if network is None:
-            raise AllocationError(
-                f"the {pool.name} pool is used up: it has {pool.size} networks; "
-                "give some routers a downstream_cidr of their own"
-            )
-        return network
-
-    # -- counters
-
-    def _count(self, what: str, start: int = 0) -> int:
-        number = self._given.get(what, start)
-        self._given[what] = number + 1
-        return number
-
-    def _mac(self, node: str, iface: str) -> str:
-        attempt = 0
-        while (mac := pools.mac_of(node, iface, attempt)) in self._macs:
-            attempt += 1
-        self._macs.add(mac)
-        return mac
+def _add_sound(builder: Builder, added: LabSpec, problems: Sequence[Problem]) -> None:
+    """Add what has no problem so far, so that what shows only now is told together with it."""
+    bad = {part for problem in problems for part in _parts(problem.path)}
+    for region in added.regions:
+        if f"region.{region.name}" not in bad:
+            builder.add_region(region.name)
+    paths = {f"router[{index}]": router for index, router in enumerate(added.routers)}
+    path_of = {router.name: path for path, router in paths.items() if path not in bad}
+    for router in in_build_order(paths[path] for path in path_of.values()):
+        builder.add_router(router, path_of[router.name])
+    for device in added.devices:
+        if device_path(device) not in bad:
+            builder.add_device(device)
 
 
-def _translates(router: ResolvedRouter | RouterLayout, version: int) -> bool:
-    """Whether the addresses below the router are unknown above it."""
-    return router.nat is not Nat.NONE if version == 4 else router.nat_v6 is not NatV6.NONE
-
-
-def _lan_of(network: Network) -> Network:
-    """The part of a router's network that its own LAN has: the first /64 of an IPv6 prefix."""
-    if network.version == 4 or network.prefixlen == 64:
-        return network
-    return IPv6Network((int(network.network_address), 64))
-
-
-def _gateway(lan: Network) -> Interface:
-    gateway = pools.host_in(lan, 1)
-    assert gateway is not None, "check() refuses networks this small"
-    return gateway
-
-
-def _clash(left: Iterable[Network], right: Iterable[Network]) -> Network | None:
-    """The first network of `left` that overlaps one of `right`."""
-    for one in left:
-        for other in right:
-            if one.version == other.version and one.overlaps(other):
-                return one
-    return None
-
-
-def _mtu_routes(iface: IfaceLayout) -> tuple[RouteLayout, ...]:
-    """Host routes with the link's MTU, so that the router above answers "fragmentation needed".
-
-    Its LAN is one bridge with one MTU, and a bridge drops what does not fit a port without a word
-    (is_skb_forwardable in net/core/dev.c).
-    """
-    if iface.mtu is None:
-        return ()
-    return tuple(
-        RouteLayout(iface.router_ns, ip_network(address.ip), iface.router_lan.bridge, None, iface.mtu)
-        for address in iface.addresses
-    )
+def _parts(path: str) -> Iterable[str]:
+    """`a.b.c` -> `a`, `a.b`, `a.b.c`."""
+    return (path[:end] for end in range(1, len(path) + 1) if path[end : end + 1] in (".", ""))

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from ipaddress import IPv4Network, IPv6Network
 
-from patchbay.addressing.layout import Layout
+from patchbay.addressing.layout import Layout, Network
 from patchbay.errors import Problem, did_you_mean
-from patchbay.model.lab import IpSupport, LabSpec, RouterSpec
+from patchbay.model.lab import DeviceSpec, LabSpec, RouterSpec
 from patchbay.model.names import env_name, iface_name_problem, node_name_problem
 from patchbay.model.presets import resolve
 
-__all__ = ["check", "in_build_order"]
+__all__ = ["check", "device_path", "in_build_order"]
 
 
 # RFC 791 and RFC 8200 section 5; the upper end is veth's (drivers/net/veth.c: ETH_MAX_MTU).
 MTU_V4 = 68
 MTU_V6 = 1280
 MTU_MOST = 65535
+
+# RFC 6890 and RFC 4291: this host, loopback, link-local, multicast, reserved.
+_NOT_FOR_HOSTS: tuple[Network, ...] = (
+    *map(IPv4Network, ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/3")),
+    *map(IPv6Network, ("::/127", "fe80::/10", "ff00::/8")),
+)
 
 
 def check(layout: Layout, added: LabSpec) -> list[Problem]:
@@ -73,25 +80,28 @@ def _routers(layout: Layout, added: LabSpec) -> Iterator[Problem]:
         if router.region is not None and router.region not in regions and not layout.region(router.region):
             known = regions | {r.name for r in layout.forwarders.values() if r.kind == "region"}
             yield Problem(f"{path}.region", f"unknown region '{router.region}'{_known(router.region, known)}")
-        yield from _mtu(router.mtu, resolve(router).ip_support, path)
+        yield from _mtu(router.mtu, resolve(router).ip_support.versions, path)
         yield from _downstream(router, path)
     yield from _loops(added)
 
 
 def _downstream(router: RouterSpec, path: str) -> Iterator[Problem]:
     families = resolve(router).ip_support.versions
-    if (cidr := router.downstream_cidr) is not None:
-        if 4 not in families:
-            yield Problem(f"{path}.downstream_cidr", "the router has no IPv4 (ip_support)")
-        if cidr.prefixlen > 30:
-            yield Problem(f"{path}.downstream_cidr", f"found {cidr}; accepted: a prefix of at most 30 bits")
-    if (cidr6 := router.downstream_cidr_v6) is not None:
-        if 6 not in families:
-            yield Problem(f"{path}.downstream_cidr_v6", "the router has no IPv6 (ip_support)")
-        if cidr6.prefixlen > 64:
-            yield Problem(
-                f"{path}.downstream_cidr_v6", f"found {cidr6}; accepted: a prefix of at most 64 bits"
-            )
+    wished: tuple[tuple[str, Network | None, int], ...] = (
+        ("downstream_cidr", router.downstream_cidr, 30),
+        ("downstream_cidr_v6", router.downstream_cidr_v6, 64),
+    )
+    for key, network, longest in wished:
+        if network is None:
+            continue
+        where = f"{path}.{key}"
+        if network.version not in families:
+            yield Problem(where, f"the router has no IPv{network.version} (ip_support)")
+        if network.prefixlen > longest:
+            yield Problem(where, f"found {network}; accepted: a prefix of at most {longest} bits")
+        for other in _NOT_FOR_HOSTS:
+            if other.version == network.version and network.overlaps(other):
+                yield Problem(where, f"found {network}; accepted: addresses of hosts, none of {other}")
 
 
 def _known(wrong: str, known: set[str]) -> str:
@@ -103,7 +113,8 @@ def _known(wrong: str, known: set[str]) -> str:
 
 def _unknown_router(wrong: str, layout: Layout, routers: Mapping[str, RouterSpec]) -> str:
     known = {r.name for r in layout.forwarders.values() if r.kind == "router"} | set(routers)
-    return f"unknown router '{wrong}'{_known(wrong, known)}"
+    # A router whose name could not be read has none.
+    return f"unknown router '{wrong}'{_known(wrong, known - {''})}"
 
 
 def _loops(added: LabSpec) -> Iterator[Problem]:
@@ -121,11 +132,11 @@ def _loops(added: LabSpec) -> Iterator[Problem]:
             )
 
 
-def in_build_order(added: LabSpec) -> list[RouterSpec]:
+def in_build_order(routers: Iterable[RouterSpec]) -> list[RouterSpec]:
     """The routers, each after the one above it, otherwise in their order."""
-    by_name = {router.name: router for router in added.routers}
+    by_name = {router.name: router for router in routers}
     placed: dict[str, RouterSpec] = {}
-    for router in added.routers:
+    for router in by_name.values():
         chain = []
         above: RouterSpec | None = router
         while above is not None and above.name not in placed:
@@ -135,17 +146,22 @@ def in_build_order(added: LabSpec) -> list[RouterSpec]:
     return list(placed.values())
 
 
-def _mtu(mtu: int | None, support: IpSupport, path: str) -> Iterator[Problem]:
-    least = MTU_V6 if 6 in support.versions else MTU_V4
+def _mtu(mtu: int | None, versions: Iterable[int], path: str) -> Iterator[Problem]:
+    least = MTU_V6 if 6 in versions else MTU_V4
     if mtu is not None and not least <= mtu <= MTU_MOST:
         yield Problem(f"{path}.mtu", f"found {mtu}; accepted: {least} to {MTU_MOST} bytes")
+
+
+def device_path(device: DeviceSpec) -> str:
+    """Where the device stands in its lab file."""
+    return f"device.{device.counted_from or device.name}"
 
 
 def _devices(layout: Layout, added: LabSpec) -> Iterator[Problem]:
     routers = {router.name: router for router in added.routers}
     seen = {router.name: f"router[{index}]" for index, router in enumerate(added.routers)}
     for device in added.devices:
-        path = f"device.{device.name}"
+        path = device_path(device)
         yield from _node_name(layout, seen, device.name, path)
         seen.setdefault(device.name, path)
         if not device.ifaces:
@@ -157,21 +173,23 @@ def _devices(layout: Layout, added: LabSpec) -> Iterator[Problem]:
                 f"{path}.default_via",
                 f"unknown interface '{device.default_via}'{_known(device.default_via, set(device.ifaces))}",
             )
-        support = IpSupport.V4_ONLY
+        versions: set[int] = set()
         for name, iface in device.ifaces.items():
             if problem := iface_name_problem(name):
                 yield Problem(f"{path}.{name}", problem)
-            support = _support(layout, routers, iface.router) or support
-            if not _support(layout, routers, iface.router):
+            found = _versions(layout, routers, iface.router)
+            versions.update(found)
+            if not found:
                 yield Problem(f"{path}.{name}.gateway", _unknown_router(iface.router, layout, routers))
-        yield from _mtu(device.mtu, support, path)
+        yield from _mtu(device.mtu, versions, path)
 
 
-def _support(layout: Layout, routers: Mapping[str, RouterSpec], name: str) -> IpSupport | None:
+def _versions(layout: Layout, routers: Mapping[str, RouterSpec], name: str) -> tuple[int, ...]:
+    """The IP versions below the router of that name; none if there is no such router."""
     if name in routers:
-        return resolve(routers[name]).ip_support
+        return resolve(routers[name]).ip_support.versions
     existing = layout.router(name)
-    return existing.ip_support if existing else None
+    return existing.ip_support.versions if existing else ()
 
 
 def _env_names(layout: Layout, added: LabSpec) -> Iterator[Problem]:
@@ -181,6 +199,4 @@ def _env_names(layout: Layout, added: LabSpec) -> Iterator[Problem]:
         other = taken.setdefault(env_name(device.name), device.name)
         if other != device.name:
             variable = f"PATCHBAY_IP_{env_name(device.name)}"
-            yield Problem(
-                f"device.{device.name}", f"collides with device '{other}': both would be ${variable}"
-            )
+            yield Problem(device_path(device), f"collides with device '{other}': both would be ${variable}")

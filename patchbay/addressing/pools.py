@@ -33,8 +33,8 @@ class Pool:
 
     name: str
     blocks: tuple[tuple[Network, int], ...]
-    # The part of a network that a router's LAN gets; the rest is for what is delegated below it.
-    lan_prefixlen: int | None = None
+    # The router's key that names a network instead of taking one from the pool.
+    instead: str = ""
 
     @property
     def size(self) -> int:
@@ -63,15 +63,16 @@ PUBLIC = Pool(
         (IPv4Network("198.19.0.0/17"), 24),
         (IPv4Network("198.19.128.0/18"), 24),
     ),
+    "downstream_cidr",
 )
 REGION = Pool("region", ((IPv4Network("198.19.192.0/18"), 24),))
 # RFC 1918: 256 routers with 65,533 devices each. The first address below router N is 10.N.0.1.
-PRIVATE = Pool("private", ((IPv4Network("10.0.0.0/8"), 16),))
+PRIVATE = Pool("private", ((IPv4Network("10.0.0.0/8"), 16),), "downstream_cidr")
 
 # A /48 for each router, whose LAN is its first /64 (RFC 6177). 2001:db8:0::/48 is the exchange's.
-V6_PUBLIC = Pool("public IPv6", ((IPv6Network("2001:db8::/32"), 48),), lan_prefixlen=64)
+V6_PUBLIC = Pool("public IPv6", ((IPv6Network("2001:db8::/32"), 48),), "downstream_cidr_v6")
 # Unique local, RFC 4193. Its 40 random bits are a counter here, so that a capture can be read.
-ULA = Pool("ULA", ((IPv6Network("fd00::/32"), 48),), lan_prefixlen=64)
+ULA = Pool("ULA", ((IPv6Network("fd00::/32"), 48),), "downstream_cidr_v6")
 # Benchmarking, RFC 5180 and its erratum 1752.
 V6_REGION = Pool("region IPv6", ((IPv6Network("2001:2::/48"), 64),))
 

@@ -19,7 +19,7 @@ from cattrs.gen import make_dict_structure_fn
 
 from patchbay.errors import Problem, SpecError, did_you_mean
 
-__all__ = ["Unacceptable", "collect", "describe_value", "make_converter", "structure"]
+__all__ = ["Unacceptable", "collect", "describe_value", "make_converter", "structure", "unknown_key"]
 
 T = TypeVar("T")
 
@@ -57,7 +57,7 @@ def describe_value(value: object) -> str:
     kind = _TOML_NAMES.get(type(value), type(value).__name__)
     if isinstance(value, dict | list):
         return kind
-    return f"{value!r}" if isinstance(value, str) else f"{kind} ({value!r})"
+    return f"{value!r}" if isinstance(value, str) else f"{kind} ({value})"
 
 
 def _exactly(wanted: type, accepted: str) -> Callable[[object, object], Any]:
@@ -85,8 +85,6 @@ def _text(value: object, wanted: type[str]) -> str:
 
 
 def _enum(value: object, wanted: type[StrEnum]) -> StrEnum:
-    if isinstance(value, wanted):
-        return value
     names = [member.value for member in wanted]
     if not isinstance(value, str) or value not in names:
         hint = did_you_mean(value, names) if isinstance(value, str) else ""
@@ -222,4 +220,5 @@ def unknown_key(key: str, known: list[str], path: str) -> Problem:
     where = f"{path}.{key}" if path else key
     if key in NOT_YET:
         return Problem(where, "is not available in this version of patchbay")
-    return Problem(where, f"unknown key; accepted: {', '.join(known)}{did_you_mean(key, known)}")
+    accepted = ", ".join(known) or "none"
+    return Problem(where, f"unknown key; accepted: {accepted}{did_you_mean(key, known)}")

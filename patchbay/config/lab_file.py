@@ -5,18 +5,21 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import attrs
 import cattrs
-from attrs import field, frozen
+from attrs import frozen
 
-from patchbay.config.converter import collect, describe_value, make_converter, structure
+from patchbay.config.converter import collect, describe_value, make_converter, unknown_key
 from patchbay.errors import Problem, SpecError
 from patchbay.model.lab import DeviceSpec, IfaceSpec, LabSpec, RegionSpec, RouterSpec
 
-__all__ = ["TOPOLOGY_KEYS", "LabFile", "lab_spec", "load_lab", "read_toml"]
+__all__ = ["TOPOLOGY_KEYS", "Draft", "draft_lab", "lab_spec", "load_lab", "read_lab", "read_toml"]
 
 MOST_DEVICES = 10_000
+
+T = TypeVar("T")
 
 
 @frozen
@@ -33,21 +36,28 @@ class _DeviceTable:
     mtu: int | None = None
 
 
+_DEVICE_KEYS = frozenset(field.name for field in attrs.fields(_DeviceTable))
+
+
 @frozen
 class _RegionTable:
     """`[region.NAME]`."""
 
 
 @frozen
-class LabFile:
-    """A topology as a TOML file writes it down."""
+class Draft:
+    """What a lab file says: all of it that can be read, and what is wrong with the rest.
 
-    router: tuple[RouterSpec, ...] = ()
-    device: dict[str, Any] = field(factory=dict)
-    region: dict[str, Any] = field(factory=dict)
+    `addressing.allocate.lay_out` adds what else is wrong, so that a user hears of everything at once.
+    """
+
+    spec: LabSpec
+    problems: tuple[Problem, ...] = ()
+    source: str | None = None
 
 
-TOPOLOGY_KEYS = frozenset({"router", "device", "region", "region-link"})
+_PARTS = ["router", "device", "region"]
+TOPOLOGY_KEYS = frozenset({*_PARTS, "region-link"})
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -69,98 +79,117 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 def load_lab(source: Path | Mapping[str, Any]) -> LabSpec:
     """The lab in a TOML file, or in a dict of the same shape."""
+    return _whole(read_lab(source))
+
+
+def read_lab(source: Path | Mapping[str, Any]) -> Draft:
+    """The same with what is wrong in it, to be raised later together with what else is found."""
     if isinstance(source, Mapping):
-        return lab_spec(source)
-    return lab_spec(read_toml(source), str(source))
+        return draft_lab(source)
+    return draft_lab(read_toml(source), str(source))
 
 
 def lab_spec(table: Mapping[str, Any], source: str | None = None) -> LabSpec:
     """The `LabSpec` that a TOML table describes; a `SpecError` holds every problem of it."""
-    converter = make_converter()
-    problems: list[Problem] = []
-    kept: dict[str, Any] = {}
-    for part, read in (("router", _routers), ("device", _devices), ("region", _regions)):
+    return _whole(draft_lab(table, source))
+
+
+def _whole(draft: Draft) -> LabSpec:
+    if draft.problems:
+        raise SpecError(draft.problems, draft.source)
+    return draft.spec
+
+
+def draft_lab(table: Mapping[str, Any], source: str | None = None) -> Draft:
+    """What a TOML table says of a lab."""
+    reader = _Reader()
+    spec = LabSpec(
+        routers=reader.routers(table.get("router")),
+        devices=reader.devices(table.get("device")),
+        regions=reader.regions(table.get("region")),
+    )
+    problems = [
+        *reader.problems,
+        *(unknown_key(key, _PARTS, "") for key in table if key not in _PARTS),
+    ]
+    # Nothing is held against a part that cannot be read at all.
+    unreadable = {problem.path for problem in problems} & {*_PARTS}
+    return Draft(LabSpec() if unreadable else spec, tuple(problems), source)
+
+
+class _Reader:
+    """Reads the parts of a lab. What has a problem is read without the keys that have it."""
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+        self._converter: cattrs.Converter = make_converter()
+
+    def routers(self, value: object) -> tuple[RouterSpec, ...]:
+        if value is None:
+            return ()
+        if not isinstance(value, list | tuple):
+            self._refuse("router", value, "an array of tables, [[router]]")
+            return ()
+        return tuple(
+            self._read(item, RouterSpec, f"router[{index}]", {"name": ""}) for index, item in enumerate(value)
+        )
+
+    def regions(self, value: object) -> tuple[RegionSpec, ...]:
+        tables = self._tables(value, "region")
+        for name, table in tables.items():
+            self._read(table, _RegionTable, f"region.{name}", {})
+        return tuple(RegionSpec(name) for name in tables)
+
+    def devices(self, value: object) -> tuple[DeviceSpec, ...]:
+        tables = self._tables(value, "device")
+        return tuple(device for name, table in tables.items() for device in self._device(name, table))
+
+    def _device(self, name: str, value: object) -> list[DeviceSpec]:
+        path = f"device.{name}"
+        if not isinstance(value, Mapping):
+            self._refuse(path, value, "a table")
+            return []
+        own, ifaces = {}, {}
+        for key, item in value.items():
+            # An array is what [[device.NAME.IFACE]] makes.
+            if isinstance(item, Mapping) or (isinstance(item, list) and key not in _DEVICE_KEYS):
+                table = self._read(item, _IfaceTable, f"{path}.{key}", {"gateway": ""})
+                ifaces[key] = IfaceSpec(table.gateway)
+            else:
+                own[key] = item
+        traits = self._read(own, _DeviceTable, path, {})
+        if traits.count is None:
+            return [DeviceSpec(name, ifaces, traits.default_via, traits.mtu)]
+        if not 1 <= traits.count <= MOST_DEVICES:
+            self._refuse(f"{path}.count", traits.count, f"1 to {MOST_DEVICES}")
+            return []
+        return [
+            DeviceSpec(f"{name}-{number}", ifaces, traits.default_via, traits.mtu, counted_from=name)
+            for number in range(traits.count)
+        ]
+
+    def _tables(self, value: object, part: str) -> Mapping[str, Any]:
+        if value is None:
+            return {}
+        if not isinstance(value, Mapping):
+            self._refuse(part, value, f"a table, [{part}.NAME]")
+            return {}
+        return value
+
+    def _read(self, value: object, wanted: type[T], path: str, blank: dict[str, Any]) -> T:
+        """`value` as a `wanted`, where need be with `blank` in place of what cannot be read."""
         try:
-            kept[part] = read(converter, table.get(part))
-        except SpecError as error:
-            problems += error.problems
-    unknown = {key: None for key in table if key not in ("router", "device", "region")}
-    try:
-        structure(converter, unknown, LabFile)
-    except SpecError as error:
-        problems += error.problems
-    if problems:
-        raise SpecError(problems, source)
-    return LabSpec(regions=kept["region"], routers=kept["router"], devices=kept["device"])
-
-
-def _routers(converter: cattrs.Converter, value: object) -> tuple[RouterSpec, ...]:
-    return structure(converter, {"router": value or ()}, LabFile).router
-
-
-def _tables(value: object, part: str) -> Mapping[str, Any]:
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping):
-        raise SpecError([Problem(part, f"found {describe_value(value)}; accepted: a table, [{part}.NAME]")])
-    return value
-
-
-def _regions(converter: cattrs.Converter, value: object) -> tuple[RegionSpec, ...]:
-    regions, problems = [], []
-    for name, table in _tables(value, "region").items():
-        try:
-            converter.structure(table, _RegionTable)
-            regions.append(RegionSpec(name))
+            return self._converter.structure(value, wanted)
         except Exception as error:
-            problems += collect(error, f"region.{name}") or _reraise(error)
-    if problems:
-        raise SpecError(problems)
-    return tuple(regions)
+            found = collect(error, path)
+            if not found:
+                raise
+        self.problems += found
+        bad = {problem.path.removeprefix(f"{path}.") for problem in found}
+        table = value if isinstance(value, Mapping) else {}
+        return self._converter.structure(
+            {**blank, **{key: item for key, item in table.items() if key not in bad}}, wanted
+        )
 
-
-def _devices(converter: cattrs.Converter, value: object) -> tuple[DeviceSpec, ...]:
-    devices: list[DeviceSpec] = []
-    problems: list[Problem] = []
-    for name, table in _tables(value, "device").items():
-        try:
-            devices += _device(converter, name, table)
-        except SpecError as error:
-            problems += error.problems
-    if problems:
-        raise SpecError(problems)
-    return tuple(devices)
-
-
-def _device(converter: cattrs.Converter, name: str, table: object) -> list[DeviceSpec]:
-    path = f"device.{name}"
-    if not isinstance(table, Mapping):
-        raise SpecError([Problem(path, f"found {describe_value(table)}; accepted: a table")])
-    problems: list[Problem] = []
-    ifaces: dict[str, IfaceSpec] = {}
-    own = {key: value for key, value in table.items() if not isinstance(value, Mapping)}
-    for iface, value in table.items():
-        if isinstance(value, Mapping):
-            try:
-                ifaces[iface] = IfaceSpec(converter.structure(value, _IfaceTable).gateway)
-            except Exception as error:
-                problems += collect(error, f"{path}.{iface}") or _reraise(error)
-    traits = _DeviceTable()
-    try:
-        traits = converter.structure(own, _DeviceTable)
-        _check_count(traits.count)
-    except Exception as error:
-        problems += collect(error, path) or _reraise(error)
-    if problems:
-        raise SpecError(problems)
-    names = [name] if traits.count is None else [f"{name}-{number}" for number in range(traits.count)]
-    return [DeviceSpec(each, ifaces, traits.default_via, traits.mtu) for each in names]
-
-
-def _check_count(count: int | None) -> None:
-    if count is not None and not 1 <= count <= MOST_DEVICES:
-        raise SpecError([Problem("count", f"found {count}; accepted: 1 to {MOST_DEVICES}")])
-
-
-def _reraise(error: Exception) -> list[Problem]:
-    raise error
+    def _refuse(self, path: str, value: object, accepted: str) -> None:
+        self.problems.append(Problem(path, f"found {describe_value(value)}; accepted: {accepted}"))

@@ -180,14 +180,25 @@ def _results(batch: Batch, raw: dict[str, Any]) -> tuple[Result | None, ...]:
         failed = int(raw["out"])
         return _up_to(failed, Result(status, stderr), count)
     if batch.forgiving:
-        errors = dict(_batch_errors(stderr))
-        if errors or "Command failed" in stderr:
-            return tuple(_forgiven(command, errors.get(n, "")) for n, command in enumerate(batch.commands))
-    return _up_to(_failed_line(batch, stderr), Result(status, stderr), count)
+        return _tried(batch, status, stderr)
+    if match := re.search(r"Command failed \S+:(\d+)", stderr):
+        return _up_to(int(match[1]) - 1, Result(status, stderr), count)
+    return _up_to(_stopped_at(batch, stderr, 0), Result(status, stderr), count)
 
 
 def _up_to(failed: int, result: Result, count: int) -> tuple[Result | None, ...]:
     return (*(Result(0),) * failed, result, *(None,) * (count - failed - 1))
+
+
+def _tried(batch: Batch, status: int, stderr: str) -> tuple[Result | None, ...]:
+    """The results of `ip -force -batch -`, which goes on after an error, but not after each."""
+    errors, last_words = _batch_errors(stderr)
+    results = [_forgiven(command, errors.get(n, "")) for n, command in enumerate(batch.commands)]
+    if status in (0, 1) and not last_words:
+        return tuple(results)
+    stopped = _stopped_at(batch, last_words, max(errors, default=-1) + 1)
+    rest = len(results) - stopped - 1
+    return (*results[:stopped], Result(status, last_words), *(None,) * rest)
 
 
 def _forgiven(command: Command, error: str) -> Result:
@@ -195,28 +206,28 @@ def _forgiven(command: Command, error: str) -> Result:
     return Result(0 if not error or tolerated else 1, error)
 
 
-def _batch_errors(stderr: str) -> Iterator[tuple[int, str]]:
-    """(0-based line, text) of each error of `ip -force -batch -`."""
+def _batch_errors(stderr: str) -> tuple[dict[int, str], str]:
+    """The text of each error by its 0-based line, and what was said after the last."""
+    errors: dict[int, str] = {}
     text: list[str] = []
     for line in stderr.splitlines():
         if match := re.fullmatch(r"Command failed \S+:(\d+)", line):
-            yield int(match[1]) - 1, "\n".join(text)
+            errors[int(match[1]) - 1] = "\n".join(text)
             text = []
         else:
             text.append(line)
+    return errors, "\n".join(text)
 
 
-def _failed_line(batch: Batch, stderr: str) -> int:
-    """The 0-based line on which `ip -batch` stopped.
+def _stopped_at(batch: Batch, said: str, begin: int) -> int:
+    """The 0-based line at which `ip` ended in the middle of a batch, from `begin` on.
 
-    For what the kernel refuses it tells the line. A word that it cannot read makes it exit at once
-    without one (invarg in lib/utils.c), but it quotes the word.
+    A word that it cannot read makes it exit at once without telling the line (invarg in
+    lib/utils.c), but it quotes the word: the line is the first with the most of what is quoted.
     """
-    if match := re.search(r"Command failed \S+:(\d+)", stderr):
-        return int(match[1]) - 1
-    quoted = set(re.findall(r'"([^"]+)"', stderr))
-    lines = [set(command.args) for command in batch.commands if isinstance(command, Ip)]
-    return next((number for number, words in enumerate(lines) if words & quoted), 0)
+    quoted = set(re.findall(r'"([^"]+)"', said))
+    lines = [quoted.intersection(command.argv) for command in batch.commands[begin:]]
+    return begin + max(range(len(lines)), key=lambda number: len(lines[number]), default=0)
 
 
 def _failure(command: Command, number: int, result: Result) -> CommandFailed:
@@ -224,7 +235,8 @@ def _failure(command: Command, number: int, result: Result) -> CommandFailed:
     if isinstance(command, Nft):
         if match := re.search(r":(\d+):\d+(?:-\d+)?: Error", result.stderr):
             line = int(match[1])
-            text = command.ruleset.splitlines()[line - 1].strip()
+            # An unexpected end is told of the line after the last.
+            text = "".join(command.ruleset.splitlines()[line - 1 : line]).strip() or "(the end)"
     elif isinstance(command, Ip):
         line, text = number + 1, " ".join(command.args)
     return CommandFailed(

@@ -22,7 +22,7 @@ from patchbay.sandbox import wire
 if TYPE_CHECKING:
     from patchbay.lab.lab import Lab
 
-__all__ = ["answer_clients", "connect", "held_labs"]
+__all__ = ["answer_clients", "connect", "held_labs", "listen"]
 
 _PREFIX = "patchbay-inspect"
 
@@ -51,18 +51,14 @@ def listen(lab_id: str) -> socket.socket:
     return sock
 
 
-async def answer_clients(
-    lab: Lab, lab_id: str, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-) -> None:
-    """Serve clients until cancelled; started once it listens."""
-    with listen(lab_id) as listener:
-        task_status.started()
-        while True:
-            await trio.lowlevel.wait_readable(listener)
-            client, _ = listener.accept()
-            with client:
-                if _same_user(client):
-                    await _answer(lab, client)
+async def answer_clients(lab: Lab, listener: socket.socket) -> None:
+    """Serve the clients of what `listen` gave, until cancelled."""
+    while True:
+        await trio.lowlevel.wait_readable(listener)
+        client, _ = listener.accept()
+        with client:
+            if _same_user(client):
+                await _answer(lab, client)
 
 
 def _same_user(client: socket.socket) -> bool:

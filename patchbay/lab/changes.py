@@ -56,9 +56,8 @@ class Changes(Generic[HandleT]):
         self._one_at_a_time = trio.Lock()
         self._batch: _Batch[HandleT] | None = None
 
-    async def build(self, bare: Layout, spec: LabSpec) -> None:
+    async def build(self, full: Layout) -> None:
         """The first plan: the exchange, and what the spec names. Nothing is undone: there is no lab yet."""
-        full = extend(bare, spec)
         done: list[Outcome] = []
         try:
             await apply(self._sandbox, between(None, full), done)

@@ -11,8 +11,8 @@ from typing import Any
 
 import trio
 
-from patchbay.addressing.allocate import empty_layout
-from patchbay.config.lab_file import load_lab
+from patchbay.addressing.allocate import lay_out
+from patchbay.config.lab_file import Draft, read_lab
 from patchbay.errors import Problem, SpecError
 from patchbay.lab.lab import Lab
 from patchbay.lab.session import Session
@@ -50,7 +50,7 @@ async def open_lab(
     and `LabDiedError`, which cancels the block, when the lab's agent process is gone.
     """
     _check_ipv6(ipv6)
-    wished = spec if isinstance(spec, LabSpec) else _load(spec)
+    layout = lay_out(_draft(spec))
     name = label or (Path(spec).stem if isinstance(spec, str | os.PathLike) else None) or f"lab{os.getpid()}"
     async with _session() as session:
         folder = LabFolder(Path(run_dir)) if run_dir is not None else _folder(outdir, name)
@@ -58,7 +58,7 @@ async def open_lab(
         lab = Lab(session, recorder, label=name, prefix=f"lab{next(_numbers)}")
         try:
             recorder.event("lab_created", label=name, prefix=lab.prefix)
-            await lab._changes.build(empty_layout(), wished)
+            await lab._changes.build(layout)
             yield lab
         finally:
             recorder.event("lab_stopping")
@@ -66,10 +66,10 @@ async def open_lab(
             recorder.close()
 
 
-def _load(spec: Mapping[str, Any] | str | os.PathLike[str] | None) -> LabSpec:
-    if spec is None:
-        return LabSpec()
-    return load_lab(spec if isinstance(spec, Mapping) else Path(spec))
+def _draft(spec: Spec) -> Draft:
+    if spec is None or isinstance(spec, LabSpec):
+        return Draft(spec or LabSpec())
+    return read_lab(spec if isinstance(spec, Mapping) else Path(spec))
 
 
 def _check_ipv6(ipv6: Ipv6 | str) -> None:

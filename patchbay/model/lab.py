@@ -109,13 +109,15 @@ class DeviceSpec:
     """A device: one or more interfaces, each on a router.
 
     `default_via` names the interface of the default routes (default: the first); `mtu`, in bytes,
-    is set on every interface (default 1500).
+    is set on every interface (default 1500). `counted_from` is the name that the lab file has with
+    a `count`, for a device made of it.
     """
 
     name: str
     ifaces: Mapping[str, IfaceSpec] = field(factory=dict)
     default_via: str | None = None
     mtu: int | None = None
+    counted_from: str | None = None
 
 
 @frozen

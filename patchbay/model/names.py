@@ -7,6 +7,7 @@ from collections.abc import Container
 from typing import NewType
 
 __all__ = [
+    "KERNEL_IFNAMES",
     "IfName",
     "NsName",
     "env_name",
@@ -23,11 +24,13 @@ IfName = NewType("IfName", str)
 NODE_NAME_BYTES = 63
 # IFNAMSIZ (16) less the closing NUL: include/uapi/linux/if.h.
 IFNAME_BYTES = 15
+# In every namespace already: lo itself, and the folders beside the interfaces' in /proc/sys/net.
+KERNEL_IFNAMES = frozenset({"lo", "all", "default"})
 
 
 def node_name_problem(name: str) -> str | None:
     """Why `name` cannot name a node or region, or None if it can."""
-    size = len(name.encode("utf-8", "surrogateescape"))
+    size = len(name.encode("utf-8", "surrogatepass"))
     if not 1 <= size <= NODE_NAME_BYTES:
         return f"name {name!r} has {size} bytes; accepted: 1 to {NODE_NAME_BYTES}"
     if "/" in name or "\0" in name:
@@ -47,10 +50,10 @@ def iface_name_problem(name: str) -> str | None:
     The kernel refuses more than 15 bytes, '.', '..', '/', ':' and white space (dev_valid_name in
     net/core/dev.c) and expands '%d'; quotes, backslash, '#' and '*' would be read by the tools.
     """
-    size = len(name.encode("utf-8", "surrogateescape"))
+    size = len(name.encode("utf-8", "surrogatepass"))
     if not 1 <= size <= IFNAME_BYTES:
         return f"interface name {name!r} has {size} bytes; accepted: 1 to {IFNAME_BYTES}"
-    if name in (".", "..", "lo", "all", "default"):
+    if name in {".", "..", *KERNEL_IFNAMES}:
         return f"interface name {name!r} is taken by the kernel"
     if name.startswith("-") or not name.isprintable() or re.search(r"""[\s/:%'"\\#*@]""", name):
         return (

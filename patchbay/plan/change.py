@@ -25,25 +25,33 @@ def between(old: Layout | None, new: Layout) -> Plan:
     """What turns `old` into `new`; `old` None is the bare lab."""
     before = {node.ns: node for node in old.nodes()} if old else {}
     after = {node.ns: node for node in new.nodes()}
-    gone = [node for ns, node in before.items() if after.get(ns) is not node]
-    added = [node for ns, node in after.items() if before.get(ns) is not node]
+    gone = [node for ns, node in before.items() if not _same(after.get(ns), node)]
+    added = [node for ns, node in after.items() if not _same(before.get(ns), node)]
     quiet, was_quiet = len(after) > NODES_WITH_ARP, len(before) > NODES_WITH_ARP
-    stages = [*_removals(gone, set(after)), *_additions(added, quiet=quiet)]
+    stages = [*_removals(gone, set(after), quiet=was_quiet), *_additions(added, quiet=quiet)]
     if quiet != was_quiet:
-        kept = [node for node in after.values() if before.get(node.ns) is node]
+        kept = [node for node in after.values() if _same(before.get(node.ns), node)]
         change = nodes.neighbours if quiet else nodes.forget_neighbours
         stages.append(Stage(configure=tuple(command for node in kept for command in change(node))))
     touched = {iface.router_ns for node in added for iface in node.ifaces}
     return Plan(tuple(stages), tuple(sorted(touched)))
 
 
-def _removals(gone: Sequence[NodeLayout], staying: set[NsName]) -> Iterator[Stage]:
-    """The newest first, as each may hang on an older one."""
-    removals = [nodes.remove(node) for node in reversed(gone)]
-    outside = tuple(c for commands, _ in removals for c in commands if c.ns in staying)
+def _same(one: NodeLayout | None, other: NodeLayout) -> bool:
+    # Mostly one and the same object, which is quicker to see.
+    return one is other or one == other
+
+
+def _removals(gone: Sequence[NodeLayout], staying: set[NsName], *, quiet: bool) -> Iterator[Stage]:
+    """The newest first, as each may hang on an older one. Under `make`, so that all of it is done
+    before anything is built: what comes next may want the same names.
+    """
+    removals = [nodes.remove(node, quiet=quiet) for node in reversed(gone)]
+    outside = [c for commands, _ in removals for c in commands if c.ns in staying]
     if removals:
-        yield Stage(configure=outside)
-        yield Stage(make=tuple(end for _, end in removals))
+        # Those of one namespace together, for one `ip` each.
+        outside.sort(key=lambda command: command.ns or "")
+        yield Stage(make=(*outside, *(end for _, end in removals)))
 
 
 def _additions(added: Sequence[NodeLayout], *, quiet: bool) -> Iterator[Stage]:

@@ -140,14 +140,14 @@ def neighbours(node: NodeLayout) -> Iterator[Command]:
     """Permanent entries do not count towards the kernel's 1024 for all namespaces together."""
     why = f"spare the kernel's neighbour table for {title(node)}"
     for ns, address, mac, dev in _neighbour_entries(node):
-        yield Ip(ns, ip.neigh_add(address, mac, dev), why, node.ns)
+        yield Ip(ns, ip.neigh_set(address, mac, dev), why, node.ns)
 
 
 def forget_neighbours(node: NodeLayout) -> Iterator[Command]:
     """Back to entries that the kernel learns by itself."""
     why = f"let {title(node)} learn its neighbours"
     for ns, address, _, dev in _neighbour_entries(node):
-        yield Ip(ns, ip.neigh_del(address, dev), why, node.ns, _GONE)
+        yield Ip(ns, ip.neigh_forget(address, dev), why, node.ns, _GONE)
 
 
 def _neighbour_entries(node: NodeLayout) -> Iterator[tuple[NsName, Address, str, IfName]]:
@@ -157,13 +157,18 @@ def _neighbour_entries(node: NodeLayout) -> Iterator[tuple[NsName, Address, str,
             yield iface.router_ns, address.ip, iface.mac, iface.router_lan.bridge
 
 
-def remove(node: NodeLayout) -> tuple[tuple[Command, ...], Command]:
+def remove(node: NodeLayout, *, quiet: bool) -> tuple[tuple[Command, ...], Command]:
     """What takes the node out of the namespaces that stay, and what ends its own.
 
-    Ports and routes are deleted by name, though they would go with the namespace: that happens
-    some time after `netns del` returned, and what is built next may want the same names at once.
+    `quiet`: it was built with permanent neighbour entries. Ports and routes are deleted by name, though
+    they would go with the namespace: that happens some time after `netns del` returned, and what is
+    built next may want the same names at once.
     """
     why = f"take {title(node)} away"
     ports = (Ip(i.router_ns, ip.link_del(i.port), why, node.ns, _GONE) for i in node.ifaces)
     routes = (Ip(route.ns, ip.route_del(route), why, node.ns, _GONE) for route in node.routes)
-    return (*routes, *ports), Ip(None, ip.netns_del(node.ns), why, node.ns, _GONE)
+    entries = (
+        Ip(ns, ip.neigh_forget(address, dev), why, node.ns, _GONE)
+        for ns, address, _, dev in (_neighbour_entries(node) if quiet else ())
+    )
+    return (*entries, *routes, *ports), Ip(None, ip.netns_del(node.ns), why, node.ns, _GONE)

@@ -78,6 +78,6 @@ def conntrack_timeouts(router: RouterLayout) -> tuple[tuple[str, int], ...]:
     RFC 4787 REQ-5 asks for 2 minutes and RFC 5382 REQ-5 for 2 h 4 min (7440 s); home routers'
     30 s for UDP without a reply is the kernel's and OpenWrt's default.
     """
-    if router.nat is Nat.NONE:
+    if not _nat(router):
         return ()
     return (("udp_timeout", 30), ("udp_timeout_stream", 300), ("tcp_timeout_established", 7440))

@@ -72,7 +72,7 @@ def install() -> None:
     if not _installed:
         _installed = True
         sys.addaudithook(_hook)
-        threading.Thread.start = _start_thread  # type: ignore[method-assign]
+        threading.Thread.start = _start_thread  # type: ignore[method-assign, assignment]
 
 
 def _hook(event: str, args: tuple[Any, ...]) -> None:

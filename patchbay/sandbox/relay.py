@@ -32,7 +32,17 @@ def encode(request: wire.Message) -> bytes:
 
 def relay(conversation: socket.socket, request: wire.Message, fds: tuple[int, ...]) -> int:
     """Start the command, pass on every signal, and return its wait status."""
+
+    def pass_on(signum: int, _frame: Any) -> None:
+        wire.send(conversation, {"signal": [signum, False]})
+
+    # Held back until the request is on its way: what comes after it is for the command.
+    passed_on = signal.valid_signals() - _NOT_PASSED
+    signal.pthread_sigmask(signal.SIG_BLOCK, passed_on)
+    for signum in passed_on:
+        signal.signal(signum, pass_on)
     wire.send(conversation, request, fds)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, passed_on)
     started, passed = wire.receive(conversation)
     if started is None:
         return int(signal.SIGKILL)
@@ -42,12 +52,6 @@ def relay(conversation: socket.socket, request: wire.Message, fds: tuple[int, ..
         return (127 if started["errno"] == 2 else 126) << 8
     for fd in passed:
         os.close(fd)
-
-    def pass_on(signum: int, _frame: Any) -> None:
-        wire.send(conversation, {"signal": [signum, False]})
-
-    for signum in signal.valid_signals() - _NOT_PASSED:
-        signal.signal(signum, pass_on)
     ended, _ = wire.receive(conversation)
     return int(ended["status"]) if ended else int(signal.SIGKILL)
 

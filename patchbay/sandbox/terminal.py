@@ -57,7 +57,8 @@ def _raw_terminal() -> Iterator[None]:
         os.close(writer)
         _guard(reader, before)
     os.close(reader)
-    tty.setraw(0)
+    # Now, and not after a flush: what was typed ahead is for the command.
+    tty.setraw(0, termios.TCSANOW)
     try:
         yield
     finally:

@@ -12,7 +12,7 @@ __all__ = ["Seconds", "in_words", "parse_duration"]
 Seconds = NewType("Seconds", float)
 
 _NUMBER = r"(\d+(?:\.\d+)?)"
-_DURATION = re.compile(rf"(?:{_NUMBER}h)?(?:{_NUMBER}m(?!s))?(?:{_NUMBER}s)?(?:{_NUMBER}ms)?")
+_DURATION = re.compile(rf"(?:{_NUMBER}h)?(?:{_NUMBER}m)?(?:{_NUMBER}s)?(?:{_NUMBER}ms)?")
 _WORTH = (3600.0, 60.0, 1.0, 0.001)
 
 

@@ -26,10 +26,11 @@ _ACCEPTED = "accepted: ${id.capture}, ${ip.DEVICE}, ${ip6.DEVICE}; $${...} for t
 
 @frozen
 class NodeAddress:
-    """A node's address of an IP version."""
+    """A node's address of an IP version; `bare` if written as `$PATCHBAY_IP_<DEVICE>`."""
 
     version: int
     node: str
+    bare: bool = False
 
 
 @frozen
@@ -99,7 +100,7 @@ def _longest(text: str, at: int, names: Iterable[str]) -> str:
 
 def _address_variable(prefix: str, name: str, devices: Mapping[str, str]) -> Part:
     if name in devices:
-        return NodeAddress(6 if prefix == "PATCHBAY_IP6" else 4, devices[name])
+        return NodeAddress(6 if prefix == "PATCHBAY_IP6" else 4, devices[name], bare=True)
     source = f"${prefix}_{name}"
     return _Fault(source, f"unknown device in {source}{_known(name, devices)}")
 
@@ -147,5 +148,7 @@ def _written(part: Part) -> str:
     if isinstance(part, str):
         return part.replace("${", "$${")
     if isinstance(part, NodeAddress):
-        return f"${{ip{6 if part.version == 6 else ''}.{part.node}}}"
+        family = "6" if part.version == 6 else ""
+        # `$$PATCHBAY_IP_X` must not become `$${ip.X}`, which is no variable.
+        return f"$PATCHBAY_IP{family}_{env_name(part.node)}" if part.bare else f"${{ip{family}.{part.node}}}"
     return part.source if isinstance(part, _Fault) else f"${{{part}}}"

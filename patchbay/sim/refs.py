@@ -35,9 +35,9 @@ def parse_ref(text: str) -> Ref:
     return Ref(name, capture)
 
 
-def name_problem(name: str) -> str | None:
-    """Why `name` cannot be an id, or None if it can."""
-    if name in RESERVED:
+def name_problem(name: str, reserved: frozenset[str] = frozenset()) -> str | None:
+    """Why `name` cannot be an id (with `reserved=RESERVED`) or a capture's name, or None if it can."""
+    if name in reserved:
         return f"found {name!r}, with which variables begin; accepted: any other name"
     if not _NAME.fullmatch(name):
         return f"found {name!r}; accepted: letters, digits, '_' and '-', not beginning with '-'"

@@ -57,7 +57,7 @@ class Ip:
 
 @frozen
 class Nft:
-    """A namespace's whole ruleset, loaded in one transaction. Replaces what was there."""
+    """A namespace's whole ruleset, loaded in one transaction."""
 
     ns: NsName
     ruleset: str
@@ -164,7 +164,8 @@ def describe(command: Describable) -> str:
         end += "F"
     text = f"<<'{end}'\n{command.stdin.rstrip(chr(10))}\n{end}\n"
     if command.argv[0] == "tee":
-        return f"cat > {shlex.quote(command.argv[1])} {text}"
+        folder, path = command.argv[1].rpartition("/")[0], shlex.quote(command.argv[1])
+        return f"mkdir -p {shlex.quote(folder)}\ncat > {path} {text}"
     return f"{in_namespace(command.ns, command.argv)} {text}"
 
 

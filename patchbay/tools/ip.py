@@ -15,8 +15,8 @@ __all__ = [
     "default_route",
     "link_del",
     "link_up",
-    "neigh_add",
-    "neigh_del",
+    "neigh_forget",
+    "neigh_set",
     "netns_add",
     "netns_del",
     "route_add",
@@ -29,6 +29,9 @@ Args = tuple[str, ...]
 # `master ifN` names a bridge by its index in the namespace that the link is made for, so that the
 # link needs no second command; so every bridge is made with this index.
 BRIDGE_INDEX = 10
+
+# Of an interface that is made without any; drivers/net/veth.c and net/bridge have it from Ethernet.
+USUAL_MTU = 1500
 
 
 # veth makes a queue for each processor, then closes all but one of them, which waits 0.2 ms for RCU with
@@ -55,8 +58,10 @@ def bridge_add(ns: NsName, lan: LanLayout) -> Args:
 def veth_add(ns: NsName, iface: IfaceLayout) -> Args:
     """Both ends where they belong at once: moving a link costs 16 ms, making it there nothing."""
     mtu = ("mtu", str(iface.mtu)) if iface.mtu is not None else ()
+    # A veth end drops what is longer than its own MTU. A shorter one would lower that of the whole LAN.
+    port_mtu = mtu if iface.mtu is not None and iface.mtu > USUAL_MTU else ()
     return (
-        "link", "add", "name", iface.port, *_ONE_QUEUE, "netns", iface.router_ns,
+        "link", "add", "name", iface.port, *port_mtu, *_ONE_QUEUE, "netns", iface.router_ns,
         "master", f"if{BRIDGE_INDEX}", "address", iface.port_mac, "up",
         "type", "veth", "peer", "name", iface.name, *_ONE_QUEUE, "netns", ns, "address", iface.mac, *mtu,
     )  # fmt: skip
@@ -97,9 +102,11 @@ def route_del(route: RouteLayout) -> Args:
     return ("route", "del", *_route(route))
 
 
-def neigh_add(address: Address, mac: str, dev: IfName) -> Args:
-    return ("neigh", "add", str(address), "lladdr", mac, "dev", dev, "nud", "permanent")
+def neigh_set(address: Address, mac: str, dev: IfName) -> Args:
+    """`replace`: the kernel may have learned that neighbour already, and `add` would fail."""
+    return ("neigh", "replace", str(address), "lladdr", mac, "dev", dev, "nud", "permanent")
 
 
-def neigh_del(address: Address, dev: IfName) -> Args:
-    return ("neigh", "del", str(address), "dev", dev)
+def neigh_forget(address: Address, dev: IfName) -> Args:
+    """`del` of one that is not there ends a whole batch, even with -force (ip/ipneigh.c: exit(2))."""
+    return ("neigh", "flush", "to", str(address), "dev", dev, "nud", "permanent")

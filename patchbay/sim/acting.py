@@ -1,0 +1,176 @@
+"""What a step finds when it acts: the lab, the processes before it, what they printed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import IO
+
+import trio
+
+from patchbay.errors import ExpectationFailed, StepFailed
+from patchbay.lab.lab import Lab
+from patchbay.sim.actions.command import CommandStep
+from patchbay.sim.captures import Captured, Pipe
+from patchbay.sim.durations import in_words
+from patchbay.sim.interpolate import NodeAddress, Spellings, parse, render
+from patchbay.sim.measure import measure
+from patchbay.sim.outcome import Printed, SimOutcome, StepOutcome, Watch
+from patchbay.sim.output import Output
+from patchbay.sim.process import StepProcess
+from patchbay.sim.refs import Ref, parse_ref
+
+__all__ = ["Acting", "LiveSim"]
+
+
+class LiveSim:
+    """A sim while its lab is open. `nursery` holds the processes that go on in the background."""
+
+    nursery: trio.Nursery
+
+    def __init__(self, outcome: SimOutcome, lab: Lab, watch: Watch) -> None:
+        self.outcome = outcome
+        self.lab = lab
+        self.watch = watch
+        routers = [*(router.name for router in lab.routers), lab.ix.name]
+        self.spellings = Spellings.of((device.name for device in lab.devices), routers)
+        self._logs: dict[tuple[str, Pipe], IO[bytes]] = {}
+
+    @property
+    def processes(self) -> list[StepProcess]:
+        return [step.process for step in self.outcome.steps if step.process]
+
+    def process_of(self, step_id: str) -> StepProcess:
+        """The process of the step of that id; the check of the file has seen to it that there is one."""
+        return next(p for p in self.processes if p.planned.step.own_id == step_id)
+
+    def step_of(self, process: StepProcess) -> StepOutcome:
+        return next(step for step in self.outcome.steps if step.process is process)
+
+    def log(self, node: str, pipe: Pipe) -> IO[bytes]:
+        """The file of what a node's commands print."""
+        if (node, pipe) not in self._logs:
+            path = self.lab.node(node).filepath(f"{pipe}.log")
+            self._logs[node, pipe] = path.open("ab", buffering=0)
+        return self._logs[node, pipe]
+
+    def measure(self, process: StepProcess) -> list[str]:
+        """Note the results of a process; what is wrong with those that are missing."""
+
+        def value_of(name: str) -> str | None:
+            if name.startswith("."):
+                captured = process.output.captured.get(name[1:])
+            else:
+                ref = parse_ref(name)
+                captured = self.process_of(ref.id).output.captured.get(ref.capture)
+            return captured.value if captured else None
+
+        self.step_of(process).measured, faults = measure(process.step.results, value_of)
+        return faults
+
+    def close(self) -> None:
+        """When every process has ended: note what those measured that nobody waited for."""
+        for process in self.processes:
+            if self.step_of(process).measured is None:
+                self.measure(process)
+        for file in self._logs.values():
+            file.close()
+
+
+class Acting:
+    """One step's view of it."""
+
+    def __init__(self, live: LiveSim, step: StepOutcome) -> None:
+        self._live = live
+        self._step = step
+        # What a timeout of this step would be about.
+        self._about: StepProcess | None = None
+
+    # -- what is asked for
+
+    async def text(self, text: str) -> str:
+        """The text with its variables replaced; captures are waited for."""
+        parts = parse(text, self._live.spellings)
+        values = {part: (await self.value(part)).value for part in parts if isinstance(part, Ref)}
+        return render(
+            parts, lambda part: self._address(part) if isinstance(part, NodeAddress) else values[part]
+        )
+
+    def _address(self, part: NodeAddress) -> str:
+        node = self._live.lab.node(part.node)
+        return str(node.ip if part.version == 4 else node.ip6)
+
+    async def value(self, ref: Ref) -> Captured:
+        """The newest value of a capture, waiting for the first one. Raises `StepFailed`."""
+        return await self.capture(self._live.process_of(ref.id), ref.capture)
+
+    async def capture(self, process: StepProcess, name: str) -> Captured:
+        """The same for a process."""
+        limit = self._step.planned.step.capture_timeout
+        found, timed_out = None, True
+        with trio.move_on_after(limit):
+            found = await process.output.wait_for(name)
+            timed_out = False
+        if found:
+            return found
+        whose = f"capture '{name}' of {process.planned.label}"
+        what = f"{whose}: not seen within {in_words(limit)}" if timed_out else f"{whose}: it ended without it"
+        capture = process.step.captures[name]
+        looked_for = f"regex {capture.regex}" if capture.regex is not None else f"JSON at {capture.pick}"
+        raise self.failed(f"{what}\n  looked for {looked_for} in its {capture.pipe}\n{process.evidence()}")
+
+    def process_of(self, step_id: str) -> StepProcess:
+        """The process of an earlier step."""
+        self._about = self._live.process_of(step_id)
+        return self._about
+
+    # -- what is done
+
+    def process(self, step: CommandStep, argv: Sequence[str], env: Mapping[str, str]) -> StepProcess:
+        """A process of this step, yet to be run."""
+        assert step.device is not None
+        node = self._live.lab.node(step.device)
+        for pipe in Pipe:
+            self._live.log(node.name, pipe)  # both are there from now on, if only empty
+        output = Output(step.parser, step.captures, _LineLog(self._live, self._step, node.name))
+        whole_env = {**self._live.lab.env_vars(), **env}
+        process = StepProcess(self._step.planned, step, node, argv, whole_env, output)
+        self._step.process = self._about = process
+        return process
+
+    async def in_background(self, process: StepProcess) -> None:
+        """Start a process; it runs until it ends or the sim does."""
+        await self._live.nursery.start(process.run)
+
+    def measure(self, process: StepProcess) -> None:
+        """Note the results of a process that has ended. Raises `StepFailed` if one is missing."""
+        if faults := self._live.measure(process):
+            text = "\n".join([*faults, process.evidence()])
+            raise StepFailed(f"{process.planned.label}: {text}")
+
+    # -- what goes wrong
+
+    def failed(self, text: str) -> StepFailed:
+        """The failure of this step."""
+        return StepFailed(f"{self._step.planned.label}: {text}")
+
+    def too_slow(self, limit: float) -> StepFailed:
+        """The failure of this step when its timeout has passed."""
+        about = f"\n{self._about.evidence()}" if self._about else ""
+        return self.failed(f"not done within its timeout of {in_words(limit)}{about}")
+
+    def unmet(self, text: str) -> ExpectationFailed:
+        """The failure of this step's assertion."""
+        return ExpectationFailed(f"{self._step.planned.label}: {text}")
+
+
+class _LineLog:
+    """Takes each line of a command's output to the node's log and to whoever watches."""
+
+    def __init__(self, live: LiveSim, step: StepOutcome, node: str) -> None:
+        self._live = live
+        self._step = step
+        self._node = node
+
+    def __call__(self, pipe: Pipe, line: bytes) -> None:
+        self._live.log(self._node, pipe).write(line + b"\n")
+        self._live.watch(Printed(self._live.outcome, self._step, pipe, line.decode(errors="replace")))

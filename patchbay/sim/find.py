@@ -1,0 +1,94 @@
+"""Which sims are meant: files, folders, or what a project's `patchbay.toml` names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from attrs import frozen
+
+from patchbay.config.converter import make_converter, structure
+from patchbay.config.lab_file import read_toml
+from patchbay.config.topology_file import is_sim
+from patchbay.errors import Problem, SpecError
+from patchbay.sim.load import load_sim
+from patchbay.sim.outcome import Sim
+
+__all__ = ["load_sims", "sim_files"]
+
+_PROJECT_FILE = "patchbay.toml"
+
+
+@frozen
+class _Project:
+    """`patchbay.toml`: `simulations` is a path or glob, relative to the file's folder."""
+
+    simulations: str | None = None
+
+
+def load_sims(named: Sequence[Path], cwd: Path) -> list[Sim]:
+    """The sims in what is named, or in what the project names if nothing is.
+
+    Raises `SpecError` with every problem of every file.
+    """
+    sims: list[Sim] = []
+    problems: list[Problem] = []
+    for file in sim_files(named, cwd):
+        try:
+            sims.append(load_sim(file))
+        except SpecError as error:
+            problems += _located(error)
+    if problems:
+        raise SpecError(problems)
+    return sims
+
+
+def sim_files(named: Sequence[Path], cwd: Path) -> list[Path]:
+    """Their files, each once. Raises `SpecError`."""
+    places = list(named) or _project(cwd)
+    found: dict[Path, Path] = {}
+    problems: list[Problem] = []
+    for place in places:
+        try:
+            for file in _sims_in(place):
+                found.setdefault(file.resolve(), file)
+        except SpecError as error:
+            problems += _located(error)
+    if problems:
+        raise SpecError(problems)
+    return list(found.values())
+
+
+def _located(error: SpecError) -> Iterable[Problem]:
+    source = error.source
+    if source is None:
+        return error.problems
+    return [Problem(f"{source}:{p.path}" if p.path else source, p.message) for p in error.problems]
+
+
+def _sims_in(place: Path) -> list[Path]:
+    if not place.is_dir():
+        return [place]
+    files = [file for file in sorted(place.glob("*.toml")) if is_sim(read_toml(file))]
+    if not files:
+        message = "no sim in this folder; accepted: one with *.toml files that have [sim] or [[step]]"
+        raise SpecError([Problem("", message)], str(place))
+    return files
+
+
+def _project(cwd: Path) -> list[Path]:
+    """What the nearest `patchbay.toml`, here or further up, names."""
+    candidates = (folder / _PROJECT_FILE for folder in (cwd, *cwd.parents))
+    file = next((candidate for candidate in candidates if candidate.is_file()), None)
+    if file is None:
+        message = f"no sim named, and no {_PROJECT_FILE} here or further up that names some"
+        raise SpecError([Problem("", message)])
+    pattern = structure(make_converter(), read_toml(file), _Project, str(file)).simulations
+    if not pattern:
+        raise SpecError([Problem("simulations", "is missing; accepted: a path or glob")], str(file))
+    meant = file.parent.absolute() / pattern
+    root = Path(meant.anchor)
+    found = [meant] if meant.exists() else sorted(root.glob(str(meant.relative_to(root))))
+    if not found:
+        raise SpecError([Problem("simulations", f"found {pattern!r}, and nothing is there")], str(file))
+    return found

@@ -1,0 +1,152 @@
+"""A step's command while it runs in a node."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+
+import trio
+
+from patchbay.errors import StepFailed
+from patchbay.lab.node import Node
+from patchbay.sim.actions.base import PlannedStep
+from patchbay.sim.actions.command import CommandStep
+from patchbay.sim.captures import Pipe
+from patchbay.sim.output import Output
+
+__all__ = ["StepProcess"]
+
+_CHUNK = 65536
+# A child that was left behind may print without end: take what a pipe holds at most (pipe(7)), not all.
+_CHUNKS_AFTER_END = 16
+
+
+class StepProcess:
+    """A command of a step. `status` is its exit status, minus a signal's number; None before its end.
+
+    `ended_by_us` if it ran until the sim ended it: then the status says nothing about it.
+    """
+
+    def __init__(
+        self,
+        planned: PlannedStep,
+        step: CommandStep,
+        node: Node,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        output: Output,
+    ) -> None:
+        self.planned = planned
+        self.step = step
+        self.argv = list(argv)
+        self.output = output
+        self.status: int | None = None
+        self.ended_by_us = False
+        self._node = node
+        self._env = env
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """From start to end. When cancelled, it and its process group are ended.
+
+        Raises `StepFailed` if it cannot be started.
+        """
+        pipes = [_OutputPipe(name, self.output) for name in Pipe]
+        try:
+            await self._run(pipes, task_status)
+        finally:
+            for pipe in pipes:
+                pipe.close()
+            self.ended_by_us = self.status is None
+            self.output.end()
+
+    async def _run(self, pipes: Sequence[_OutputPipe], task_status: trio.TaskStatus[None]) -> None:
+        stdout, stderr = (pipe.theirs for pipe in pipes)
+        opening = self._node.open_process(
+            self.argv, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, env=self._env
+        )
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                process = await stack.enter_async_context(opening)
+            except OSError as error:
+                raise StepFailed(
+                    f"{self.planned.label}: could not start {self.argv[0]!r}: {error.strerror}\n"
+                    f"  command    {shlex.join(self.argv)}"
+                ) from None
+            for pipe in pipes:
+                pipe.started()
+            task_status.started()
+            async with trio.open_nursery() as nursery:
+                for pipe in pipes:
+                    nursery.start_soon(pipe.pump)
+                self.status = await process.wait()
+                nursery.cancel_scope.cancel()
+
+    def check_end(self) -> None:
+        """Raises `StepFailed` if it has ended otherwise than it should, with the end of what it printed."""
+        wrong = self.wrong_end()
+        if wrong:
+            raise StepFailed(f"{self.planned.label}: {wrong}\n{self.evidence()}")
+
+    def wrong_end(self) -> str:
+        """How it has ended otherwise than it should; empty if it runs or has ended well."""
+        if self.status is None or not self.output.ended.is_set():
+            return ""
+        if self.status != self.step.expect_exit:
+            return f"{self.argv[0]} {_how(self.status)}, expected was exit status {self.step.expect_exit}"
+        return self.output.fault
+
+    def evidence(self) -> str:
+        """The command and the end of its stderr, or of its stdout where stderr is empty."""
+        shown = next((pipe for pipe in (Pipe.STDERR, Pipe.STDOUT) if self.output.tail(pipe)), Pipe.STDERR)
+        lines = self.output.tail(shown).splitlines() or ["(nothing)"]
+        return f"  command    {shlex.join(self.argv)}\n  {shown:<9}  " + "\n             ".join(lines)
+
+
+def _how(status: int) -> str:
+    if status >= 0:
+        return f"exited {status}"
+    try:
+        return f"was killed by {signal.Signals(-status).name}"
+    except ValueError:  # a real-time signal has no name
+        return f"was killed by signal {-status}"
+
+
+class _OutputPipe:
+    """The pipe into which the command writes one of its streams."""
+
+    def __init__(self, name: Pipe, output: Output) -> None:
+        self.name = name
+        self.fd, self.theirs = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(self.fd, False)
+        self._output = output
+
+    def started(self) -> None:
+        """The command has its own copy of the other end by now."""
+        os.close(self.theirs)
+        self.theirs = -1
+
+    async def pump(self) -> None:
+        """Until every process has closed its end."""
+        while True:
+            await trio.lowlevel.wait_readable(self.fd)
+            if not self._take():
+                return
+
+    def _take(self) -> bool:
+        data = os.read(self.fd, _CHUNK)
+        self._output.feed(self.name, data)
+        return bool(data)
+
+    def close(self) -> None:
+        """Take what was written last, and let go."""
+        if self.theirs >= 0:
+            self.started()
+        with contextlib.suppress(BlockingIOError):  # a child of the command still holds the other end
+            for _ in range(_CHUNKS_AFTER_END):
+                if not self._take():
+                    break
+        os.close(self.fd)

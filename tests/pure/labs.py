@@ -1,0 +1,166 @@
+"""What the pure tests share: layouts from TOML, and random valid labs."""
+
+import os
+import tomllib
+from collections.abc import Iterable
+from ipaddress import IPv4Network
+from random import Random
+from typing import Any
+
+from attrs import evolve
+from hypothesis import settings
+from hypothesis import strategies as st
+
+from patchbay.addressing.allocate import empty_layout, extend, lay_out
+from patchbay.addressing.layout import Layout
+from patchbay.config.lab_file import draft_lab
+from patchbay.errors import SpecError
+from patchbay.model.lab import (
+    DeviceSpec,
+    Firewall,
+    IfaceSpec,
+    IpSupport,
+    LabSpec,
+    Nat,
+    RegionSpec,
+    RouterPreset,
+    RouterSpec,
+)
+from patchbay.model.names import env_name, iface_name_problem, node_name_problem
+from patchbay.model.presets import resolve
+
+# The same few examples in every run; PATCHBAY_EXAMPLES=5000 looks at so many others.
+_WISHED = os.environ.get("PATCHBAY_EXAMPLES")
+QUICK = settings(max_examples=int(_WISHED or 20), derandomize=not _WISHED, deadline=None, database=None)
+
+# What every home is, so that the same addresses turn up in several routing domains.
+HOME_LAN = IPv4Network("192.168.1.0/24")
+
+
+def layout_of(toml: str) -> Layout:
+    """The layout of a lab file."""
+    return lay_out(draft_lab(tomllib.loads(toml)))
+
+
+def problems_of(toml: str) -> list[tuple[str, str]]:
+    """(path, message) of each problem of a lab file."""
+    try:
+        layout_of(toml)
+    except SpecError as error:
+        return [(problem.path, problem.message) for problem in error.problems]
+    return []
+
+
+def one_by_one(spec: LabSpec) -> list[Layout]:
+    """The layouts of a lab to which the parts of `spec` are added singly."""
+    layouts = [empty_layout()]
+    for region in spec.regions:
+        layouts.append(extend(layouts[-1], LabSpec(regions=(region,))))
+    for router in spec.routers:
+        layouts.append(extend(layouts[-1], LabSpec(routers=(router,))))
+    for device in spec.devices:
+        layouts.append(extend(layouts[-1], LabSpec(devices=(device,))))
+    return layouts
+
+
+# Random labs. Hypothesis chooses their sizes and a seed: drawing each choice from it takes ten times as long.
+
+_LETTERS = "abz019 -_.'\"\\#$*:%éß中\N{SNOWMAN}\N{GRINNING FACE}"
+# Words that commands, the kernel or the plan itself use for something.
+_NODE_WORDS = [
+    "lo",
+    "all",
+    "default",
+    "lan",
+    "wan",
+    "dev",
+    "if10",
+    "region-eu",
+    "eu",
+    "node",
+    "measuring-host-1",
+]
+_IFACE_WORDS = ["eth0", "wlan0", "lan", "wan", "eth0.5", "if10", "dev", "név", "a" * 15]
+
+
+def _text(rng: Random, words: list[str], longest: int) -> str:
+    chosen = rng.choice(words)
+    return chosen if rng.random() < 0.4 else "".join(rng.choices(_LETTERS, k=rng.randint(1, longest)))
+
+
+def _names(rng: Random, number: int) -> list[str]:
+    """Names of nodes that do not collide."""
+    names: dict[str, str] = {}
+    while len(names) < number:
+        name = _text(rng, _NODE_WORDS, 30)
+        if node_name_problem(name) is None and name != "ix":
+            names.setdefault(env_name(name), name)
+    return list(names.values())
+
+
+def _maybe(rng: Random, values: Iterable[Any]) -> Any:
+    return rng.choice([None, *values])
+
+
+def _mtu(rng: Random) -> int | None:
+    return rng.choice([None, None, 1280, 1400, 1500, 9000])
+
+
+def _router(rng: Random, name: str, above: list[RouterSpec], regions: list[str]) -> RouterSpec:
+    upstream = _maybe(rng, above)
+    router = RouterSpec(
+        name=name,
+        preset=_maybe(rng, RouterPreset),
+        upstream=upstream.name if upstream else None,
+        region=None if upstream else _maybe(rng, regions),
+        nat=_maybe(rng, Nat),
+        firewall=_maybe(rng, Firewall),
+        ip_support=_maybe(rng, IpSupport),
+        mtu=_mtu(rng),
+    )
+    traits = resolve(router)
+    if upstream and not {*traits.ip_support.versions} & {*resolve(upstream).ip_support.versions}:
+        return _router(rng, name, above, regions)
+    may_have_home_lan = traits.nat is not Nat.NONE and 4 in traits.ip_support.versions
+    if may_have_home_lan and not (upstream and upstream.downstream_cidr) and rng.random() < 0.5:
+        return evolve(router, downstream_cidr=HOME_LAN)
+    return router
+
+
+def _device(rng: Random, name: str, routers: list[RouterSpec]) -> DeviceSpec:
+    found = {_text(rng, _IFACE_WORDS, 8) for _ in range(rng.randint(1, 3))}
+    names = sorted(name for name in found if iface_name_problem(name) is None) or ["eth0"]
+    ifaces: dict[str, IfaceSpec] = {}
+    home = None
+    for iface in names:
+        router = rng.choice(routers)
+        if router.downstream_cidr and home is not None:
+            router = home  # one device in two networks of the same addresses is refused
+        home = router if router.downstream_cidr else home
+        ifaces[iface] = IfaceSpec(router.name)
+    return DeviceSpec(name, ifaces, _maybe(rng, names), _mtu(rng))
+
+
+def random_lab(seed: int, regions: int, routers: int, devices: int) -> LabSpec:
+    """A valid lab: routers in trees, presets, regions, devices on several routers, awkward names."""
+    rng = Random(seed)
+    region_names = _names(rng, regions)
+    names = _names(rng, routers + devices)
+    made: list[RouterSpec] = []
+    for name in names[:routers]:
+        made.append(_router(rng, name, made, region_names))
+    return LabSpec(
+        regions=tuple(map(RegionSpec, region_names)),
+        routers=tuple(made),
+        devices=tuple(_device(rng, name, made) for name in names[routers:]),
+    )
+
+
+def labs() -> st.SearchStrategy[LabSpec]:
+    return st.builds(
+        random_lab,
+        seed=st.integers(0, 2**32),
+        regions=st.integers(0, 2),
+        routers=st.integers(1, 7),
+        devices=st.integers(0, 7),
+    )

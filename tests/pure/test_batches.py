@@ -1,0 +1,321 @@
+"""How commands become batches, and which of them failed when a batch did.
+
+What `ip` and `nft` say was recorded from iproute2 6.1 and nftables 1.0.6; a test marked `kernel` compares.
+"""
+
+import subprocess
+from typing import Any
+
+import pytest
+from attrs import frozen
+
+from patchbay.execute.apply import Batch, _failure, _results, batches, step
+from patchbay.model.names import NsName
+from patchbay.tools.commands import Command, Ip, Nft, SetSysctl, WriteFile
+
+A = NsName("a")
+GONE = ("Cannot find device", "No such process", "No such file or directory")
+
+
+def ip(line: str, tolerate: tuple[str, ...] = (), ns: NsName | None = None) -> Ip:
+    return Ip(ns, tuple(line.split()), f"do {line}", A, tolerate)
+
+
+def nft(text: str) -> Nft:
+    return Nft(A, text, "load rules", A)
+
+
+def sysctl(ns: str, value: str = "1", optional: bool = False) -> SetSysctl:
+    return SetSysctl(NsName(ns), "net/x", value, "set x", A, optional)
+
+
+def write(path: str) -> WriteFile:
+    return WriteFile(path, "text\n", "write it", A)
+
+
+# Grouping
+
+GROUPS: dict[str, list[list[Command]]] = {
+    "nothing": [],
+    "ip commands of one namespace together": [[ip("a"), ip("b"), ip("c")]],
+    "ip commands of several namespaces apart": [[ip("a", ns=A)], [ip("b")], [ip("c", ns=A), ip("d", ns=A)]],
+    "each ruleset by itself": [[nft("one")], [nft("two")]],
+    "settings of several namespaces together": [[sysctl("a"), sysctl("b")]],
+    "files together": [[write("/x"), write("/y")]],
+    "kinds apart": [[ip("a", ns=A)], [sysctl("a")], [nft("x")], [ip("b", ns=A)]],
+}
+
+
+@pytest.mark.parametrize("case", GROUPS)
+def test_batches_hold(case: str) -> None:
+    wanted = GROUPS[case]
+    found = list(batches([command for group in wanted for command in group]))
+    assert [list(batch.commands) for batch in found] == wanted
+
+
+STEPS: dict[str, tuple[list[Command], list[Any]]] = {
+    "ip, which stops at the first error": (
+        [ip("netns add a"), ip("netns add b")],
+        ["exec", None, ["ip", "-batch", "-"], "netns add a\nnetns add b\n"],
+    ),
+    "ip in a namespace": (
+        [ip("link set dev lo up", ns=A)],
+        ["exec", "a", ["ip", "-batch", "-"], "link set dev lo up\n"],
+    ),
+    "ip, which goes on": (
+        [ip("link del dev p", GONE), ip("link del dev q")],
+        ["try", None, ["ip", "-force", "-batch", "-"], "link del dev p\nlink del dev q\n"],
+    ),
+    "nft": ([nft("rules\n")], ["exec", "a", ["nft", "-f", "-"], "rules\n"]),
+    "settings": (
+        [sysctl("a"), sysctl("b", "2", optional=True)],
+        ["sysctl", [["a", "net/x", "1", False], ["b", "net/x", "2", True]]],
+    ),
+    "files": ([write("/x"), write("/y")], ["write", [["/x", "text\n"], ["/y", "text\n"]]]),
+}
+
+
+@pytest.mark.parametrize("case", STEPS)
+def test_the_agent_is_told_to_run(case: str) -> None:
+    commands, told = STEPS[case]
+    assert step(Batch(tuple(commands))) == told
+
+
+# What failed
+
+
+@frozen
+class Recording:
+    """What a tool said to a text, and what became of each command: its status, None for not run."""
+
+    lines: tuple[str, ...]
+    status: int
+    stderr: str
+    results: tuple[int | None, ...]
+    tolerate: tuple[str, ...] = ()
+
+
+ANY_PREFIX = "Error: any valid prefix is expected rather than"
+
+RECORDED = {
+    "all went well": Recording(("link set dev lo up", "link set dev lo down"), 0, "", (0, 0)),
+    "the kernel refuses the third of four": Recording(
+        (
+            "link set dev lo up",
+            "addr add 10.0.0.1/24 dev lo",
+            "addr add 10.0.0.1/24 dev lo",
+            "link set dev lo up",
+        ),
+        1,
+        "Error: ipv4: Address already assigned.\nCommand failed -:3\n",
+        (0, 0, 1, None),
+    ),
+    "a device is not there": Recording(
+        ("link set dev lo up", "link set dev nope up", "link set dev lo up"),
+        1,
+        'Cannot find device "nope"\nCommand failed -:2\n',
+        (0, 1, None),
+    ),
+    "a namespace is there already": Recording(
+        ("netns add b", "netns add c", "netns add b", "netns add d"),
+        1,
+        'Cannot create namespace file "/run/netns/b": File exists\nCommand failed -:3\n',
+        (0, 0, 1, None),
+    ),
+    "a word that ip cannot read, without a line": Recording(
+        ("link set dev lo up", "addr add 10.0.0.999/24 dev lo", "link set dev lo up"),
+        1,
+        f'{ANY_PREFIX} "10.0.0.999/24".\n',
+        (0, 1, None),
+    ),
+    "a namespace that is not there": Recording(
+        ("link set dev lo up", "link add name x netns nope type bridge"),
+        255,
+        'Error: argument "nope" is wrong: Invalid "netns" value\n\n',
+        (0, 255),
+    ),
+    "a namespace that is not there, after lines with the word netns": Recording(
+        ("netns add b", "netns add c", "link add name x netns nope type bridge"),
+        255,
+        'Error: argument "nope" is wrong: Invalid "netns" value\n\n',
+        (0, 0, 255),
+    ),
+    "an unknown kind of link": Recording(
+        ("link add name x type nonsense",),
+        1,
+        "Error: Unknown device type.\nCommand failed -:1\n",
+        (1,),
+    ),
+    "an unknown object": Recording(
+        ("link set dev lo up", "linkk set dev lo up"),
+        1,
+        'Object "linkk" is unknown, try "ip help".\nCommand failed -:2\n',
+        (0, 1),
+    ),
+    "several tolerated errors": Recording(
+        (
+            "link del dev p",
+            "link set dev lo up",
+            "route del 10.0.0.0/8 dev lo",
+            "link set dev lo down",
+            "netns del nope",
+        ),
+        1,
+        'Cannot find device "p"\nCommand failed -:1\n'
+        "RTNETLINK answers: No such process\nCommand failed -:3\n"
+        'Cannot remove namespace file "/run/netns/nope": No such file or directory\nCommand failed -:5\n',
+        (0, 0, 0, 0, 0),
+        GONE,
+    ),
+    "an error among tolerated ones": Recording(
+        (
+            "link del dev p",
+            "addr add 10.0.0.1/24 dev lo",
+            "addr add 10.0.0.1/24 dev lo",
+            "link set dev lo up",
+        ),
+        1,
+        'Cannot find device "p"\nCommand failed -:1\n'
+        "Error: ipv4: Address already assigned.\nCommand failed -:3\n",
+        (0, 0, 1, 0),
+        GONE,
+    ),
+    "a word that ip cannot read, in a batch that goes on": Recording(
+        ("route del 10.0.0.0/99 dev lo", "netns add c"),
+        1,
+        f'{ANY_PREFIX} "10.0.0.0/99".\n',
+        (1, None),
+        GONE,
+    ),
+    "a word that ip cannot read, after a tolerated error": Recording(
+        ("link del dev p", "route del 10.0.0.0/99 dev lo", "netns add c"),
+        1,
+        f'Cannot find device "p"\nCommand failed -:1\n{ANY_PREFIX} "10.0.0.0/99".\n',
+        (0, 1, None),
+        GONE,
+    ),
+}
+
+
+def results(recording: Recording) -> list[int | None]:
+    batch = Batch(tuple(ip(line, recording.tolerate) for line in recording.lines))
+    raw = {"status": recording.status, "err": recording.stderr, "out": ""}
+    return [result.status if result else None for result in _results(batch, raw)]
+
+
+@pytest.mark.parametrize("case", RECORDED)
+def test_from_what_ip_said_one_tells(case: str) -> None:
+    recording = RECORDED[case]
+    assert results(recording) == list(recording.results)
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("case", RECORDED)
+def test_ip_still_says_what_was_recorded(case: str) -> None:
+    recording = RECORDED[case]
+    options = "-force " if recording.tolerate else ""
+    done = subprocess.run(
+        ["unshare", "-rmn", "sh", "-c", f"mount -t tmpfs tmpfs /run && exec ip {options}-batch -"],
+        input="".join(f"{line}\n" for line in recording.lines),
+        env={"LC_ALL": "C", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (recording.status, recording.stderr)
+
+
+def test_of_a_batch_that_was_killed_the_rest_was_not_run() -> None:
+    lines = ("link del dev p", "link del dev q", "link del dev r")
+    said = 'Cannot find device "p"\nCommand failed -:1\n'
+    assert results(Recording(lines, -9, said, (), GONE)) == [0, -9, None]
+    assert results(Recording(lines, -9, "", (), GONE)) == [-9, None, None]
+
+
+def test_of_settings_and_files_the_agent_tells_how_many_it_did() -> None:
+    for commands in ((sysctl("a"), sysctl("b"), sysctl("c")), (write("/x"), write("/y"), write("/z"))):
+        raw = {"status": 1, "err": "No such file or directory: net/x", "out": "1"}
+        told = _results(Batch(commands), raw)
+        assert [result.status if result else None for result in told] == [0, 1, None]
+        assert told[1] and told[1].stderr == "No such file or directory: net/x"
+
+
+RULES = (
+    "table inet x {\n\tchain a {\n\t\ttype nat hook postrouting priority srcnat;\n\t\tsnat ip too x\n\t}\n}\n"
+)
+NFT_SAID = {
+    "a line that it cannot read": (
+        RULES,
+        "/dev/stdin:4:3-6: Error: ip or ip6 must be specified with address for inet tables.\n"
+        "\t\tsnat ip too x\n\t\t^^^^\n",
+        "  input      line 4: snat ip too x\n",
+        "",
+    ),
+    "a line that the kernel refuses": (
+        "add rule inet nope nada accept\n",
+        "/dev/stdin:1:15-18: Error: Could not process rule: No such file or directory\n"
+        "add rule inet nope nada accept\n              ^^^^\n",
+        "  input      line 1: add rule inet nope nada accept\n",
+        "the kernel lacks a part of nftables; `patchbay doctor` lists what else",
+    ),
+    "no line at all": (
+        RULES,
+        "netlink: Error: cache initialization failed: Message too long\n",
+        "",
+        "the ruleset is larger than a user namespace's send buffer takes at once",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NFT_SAID)
+def test_a_ruleset_that_fails_is_told_with(case: str) -> None:
+    text, stderr, shown, hint = NFT_SAID[case]
+    (result,) = _results(Batch((nft(text),)), {"status": 1, "err": stderr, "out": ""})
+    assert result
+    error = _failure(nft(text), 0, result)
+    said = stderr.strip().replace("\n", "\n             ")
+    assert str(error) == (
+        "could not load rules: nft exited 1\n"
+        "  namespace  a\n"
+        "  command    nft -f -\n"
+        f"{shown}"
+        f"  stderr     {said}\n"
+        "  repeat     nsenter --net=/run/netns/a nft -f -" + (f"\n  hint       {hint}" if hint else "")
+    )
+
+
+def test_a_ruleset_that_ends_too_early_is_told_too() -> None:
+    text = "table inet x {\n"
+    stderr = "/dev/stdin:2:1-1: Error: syntax error, unexpected end of file\ntable inet x {\n^\n"
+    (result,) = _results(Batch((nft(text),)), {"status": 1, "err": stderr, "out": ""})
+    assert result
+    assert "unexpected end of file" in str(_failure(nft(text), 0, result))
+
+
+def test_an_ip_command_that_fails_is_told_with_its_line_and_how_to_repeat_it() -> None:
+    batch = Batch((ip("link set dev lo up"), ip("link add name x type nonsense")))
+    raw = {"status": 1, "err": "Error: Unknown device type.\nCommand failed -:2\n", "out": ""}
+    failed = _results(batch, raw)[1]
+    assert failed
+    assert str(_failure(batch.commands[1], 1, failed)) == (
+        "could not do link add name x type nonsense: ip exited 1\n"
+        "  namespace  (the lab's own)\n"
+        "  command    ip link add name x type nonsense\n"
+        "  input      line 2: link add name x type nonsense\n"
+        "  stderr     Error: Unknown device type.\n"
+        "             Command failed -:2\n"
+        "  repeat     ip link add name x type nonsense\n"
+        "  hint       the kernel lacks this kind of link; `patchbay doctor` lists what else"
+    )
+
+
+def test_a_setting_that_fails_is_told_without_a_line() -> None:
+    (failed,) = _results(Batch((sysctl("a"),)), {"status": 1, "err": "", "out": "0"})
+    assert failed
+    assert str(_failure(sysctl("a"), 0, failed)) == (
+        "could not set x: sysctl exited 1\n"
+        "  namespace  a\n"
+        "  command    sysctl -qw net/x=1\n"
+        "  stderr     (nothing)\n"
+        "  repeat     nsenter --net=/run/netns/a sysctl -qw net/x=1"
+    )

@@ -1,0 +1,139 @@
+"""Events, and the state that they add up to."""
+
+import json
+from ipaddress import ip_address
+from itertools import pairwise
+
+import trio
+import trio.testing
+from hypothesis import given
+
+from patchbay.addressing.layout import Layout, Names
+from patchbay.model.lab import LabSpec
+from patchbay.record.events import EventLog, LabEvent, added, reduce_events, snapshot
+from tests.pure.labs import QUICK, labs, layout_of, one_by_one
+
+
+def told(layouts: list[Layout]) -> EventLog:
+    """The events of a lab that became one layout after another."""
+    log = EventLog()
+    for old, new in pairwise([None, *layouts]):
+        for kind, fields in added(old, new):
+            log.add(kind, **fields)
+    return log
+
+
+@QUICK
+@given(labs())
+def test_the_events_add_up_to_the_snapshot(spec: LabSpec) -> None:
+    layouts = one_by_one(spec)
+    assert reduce_events(told(layouts).events) == snapshot(layouts[-1], Names())
+    assert reduce_events(told(layouts[-1:]).events) == snapshot(layouts[-1], Names())
+
+
+@QUICK
+@given(labs())
+def test_the_lines_of_the_file_add_up_to_the_snapshot_too(spec: LabSpec) -> None:
+    layouts = one_by_one(spec)
+    lines = [event.to_line() for event in told(layouts).events]
+    assert all(line.count("\n") == 1 and line.endswith("\n") for line in lines)
+    events = []
+    for line in lines:
+        fields = json.loads(line)
+        events.append(LabEvent(fields.pop("opid"), fields.pop("timestamp"), fields.pop("kind"), fields))
+    state = reduce_events(events)
+    assert state == json.loads(json.dumps(snapshot(layouts[-1], Names())))
+
+
+@QUICK
+@given(labs())
+def test_each_node_is_told_of_once_and_by_its_kind(spec: LabSpec) -> None:
+    events = told(one_by_one(spec)).events
+    assert [(event.kind, event.fields["name"]) for event in events] == [
+        *(("region_added", region.name) for region in spec.regions),
+        *(("router_added", router.name) for router in spec.routers),
+        *(("device_added", device.name) for device in spec.devices),
+    ]
+    assert [event.opid for event in events] == list(range(1, len(events) + 1))
+
+
+def test_names_are_part_of_the_state() -> None:
+    one, two = ip_address("192.0.2.1"), ip_address("2001:db8::2")
+    log = told([layout_of("")])
+    for scope, name, address in (("", "x", one), ("laptop", "x", two), ("", "x", two)):
+        log.add("dns_entry_added", scope=scope, name=name, ip=str(address))
+    names = Names().with_host("", "x", two).with_host("laptop", "x", two)
+    assert reduce_events(log.events) == snapshot(layout_of(""), names)
+    assert reduce_events(log.events)["dns"] == {"": {"x": "2001:db8::2"}, "laptop": {"x": "2001:db8::2"}}
+
+
+def test_an_event_of_another_kind_changes_no_state() -> None:
+    log = EventLog()
+    log.add("lab_created", label="x")
+    assert reduce_events(log.events) == {"routers": {}, "regions": {}, "devices": {}, "dns": {}}
+
+
+def test_the_state_of_a_lab_tells_what_a_user_would_ask() -> None:
+    layout = layout_of("""
+        [region.eu]
+        [[router]]
+        name = "home"
+        preset = "home"
+        region = "eu"
+        [device.laptop]
+        mtu = 1400
+        [device.laptop.eth0]
+        gateway = "home"
+    """)
+    state = snapshot(layout, Names())
+    home, laptop = state["routers"]["home"], state["devices"]["laptop"]
+    assert {
+        key: home[key] for key in ("upstream", "region", "nat", "firewall", "ip_support", "downstream")
+    } == {
+        "upstream": "eu",
+        "region": "eu",
+        "nat": "home",
+        "firewall": "block-inbound",
+        "ip_support": "dual-stack",
+        "downstream": ["10.0.0.0/16", "fd00::/48"],
+    }
+    assert home["uplink"]["addresses"] == ["198.19.192.2/24", "2001:2::2/64"]
+    assert laptop["default_via"] == "eth0"
+    assert laptop["ifaces"][0]["router"] == "home"
+    assert laptop["ifaces"][0]["addresses"] == ["10.0.0.2/16", "fd00::2/64"]
+    assert laptop["ifaces"][0]["mtu"] == 1400
+    assert state["regions"]["eu"]["upstream"] == "ix"
+
+
+def test_a_line_has_its_number_time_and_kind_first() -> None:
+    event = LabEvent(3, "2026-01-01T00:00:00.000000Z", "link_up", {"iface": "é"})
+    assert event.to_line() == (
+        '{"opid": 3, "timestamp": "2026-01-01T00:00:00.000000Z", "kind": "link_up", "iface": "é"}\n'
+    )
+
+
+def test_a_timestamp_is_utc_as_rfc_3339_writes_it() -> None:
+    timestamp = EventLog().add("lab_created").timestamp
+    assert len(timestamp) == len("2026-01-01T00:00:00.000000Z")
+    assert timestamp.endswith("Z")
+
+
+async def test_whoever_follows_sees_every_event_from_the_first_to_the_last() -> None:
+    log, seen = EventLog(), []
+
+    async def follow() -> None:
+        async for event in log.follow():
+            seen.append(event.kind)
+
+    log.add("lab_created")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(follow)
+        await trio.testing.wait_all_tasks_blocked()
+        assert seen == ["lab_created"]
+        log.add("link_up")
+        log.add("link_down")
+        await trio.testing.wait_all_tasks_blocked()
+        assert seen == ["lab_created", "link_up", "link_down"]
+        log.add("lab_stopped")
+        log.close()
+    assert seen == ["lab_created", "link_up", "link_down", "lab_stopped"]

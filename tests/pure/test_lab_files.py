@@ -1,0 +1,201 @@
+"""Reading lab files: what is no lab file at all, all mistakes at once, and there and back."""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+
+from patchbay.addressing.allocate import lay_out
+from patchbay.config.lab_file import Draft, lab_spec, load_lab, read_lab
+from patchbay.errors import PatchbayError, SpecError
+from patchbay.model.lab import DeviceSpec, IfaceSpec, LabSpec, RouterSpec
+from tests.pure.labs import QUICK, labs
+
+EMPTY = "is empty; accepted: at least one [[router]]"
+
+# Bytes of a file, and why it is none.
+NO_LABS = {
+    "an empty file": (b"", EMPTY),
+    "a file of comments": (b"# nothing yet\n\n", EMPTY),
+    "a binary file": (b"\x7fELF\x02\x01\x01\0\xff\xfe", "is not a text file; accepted: TOML in UTF-8"),
+    "a file in another encoding": (
+        '[[router]]\nname = "é"'.encode("latin-1"),
+        "is not a text file; accepted: TOML in UTF-8",
+    ),
+    "a syntax error": (b"[[router]\n", "is not TOML: Expected ']]' at the end of an array declaration"),
+    "a value without quotes": (b"a = home", "is not TOML: Invalid value (at line 1, column 5)"),
+    "a key twice": (b"a = 1\na = 2", "is not TOML: Cannot overwrite a value (at end of document)"),
+}
+
+
+@pytest.mark.parametrize("case", NO_LABS)
+def test_no_lab_can_be_read_from(case: str, tmp_path: Path) -> None:
+    content, message = NO_LABS[case]
+    file = tmp_path / "lab.toml"
+    file.write_bytes(content)
+    with pytest.raises(SpecError) as raised:
+        load_lab(file)
+    (problem,) = raised.value.problems
+    assert problem.path == ""
+    assert problem.message.startswith(message)
+    assert raised.value.source == str(file)
+    assert str(file) in str(raised.value)
+
+
+def test_a_file_that_is_not_there_is_no_lab(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=re.escape("cannot be read: No such file or directory")):
+        load_lab(tmp_path / "no.toml")
+
+
+def test_a_folder_is_no_lab(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=re.escape("cannot be read: Is a directory")):
+        load_lab(tmp_path)
+
+
+def test_a_bad_input_is_an_error_of_patchbay() -> None:
+    with pytest.raises(PatchbayError):
+        load_lab({"router": 3})
+
+
+EVERYTHING_WRONG = """
+simulation = "x"
+
+[region."a/b"]
+[region.eu]
+latencies = { us = 40 }
+
+[[router]]
+name = "home"
+preset = "hom"
+mtu = 9
+
+[[router]]
+name = "home"
+upsteam = "isp"
+
+[[router]]
+preset = "home"
+
+[[router]]
+name = "loop"
+upstream = "loop"
+
+[[router]]
+name = "old"
+region = "us"
+
+[[router]]
+name = "four"
+downstream_cidr = "203.0.113.0/24"
+
+[[router]]
+name = "six"
+upstream = "four"
+ip_support = "v6-only"
+
+[device.a]
+count = 0
+[device.a.eth0]
+gateway = "home"
+
+[device.b]
+default_via = "eth1"
+[device.b.an-interface-name-too-long]
+gateway = "nobody"
+
+[device.ix.eth0]
+gateway = "four"
+
+[device.c]
+"""
+
+PROBLEMS = """
+router[0].preset: found 'hom'; accepted: 'home', 'datacenter', 'public'; did you mean 'home'?
+router[1].upsteam: unknown key; accepted: {keys}; did you mean 'upstream'?
+router[2].name: is missing, and required
+device.a.count: found an integer (0); accepted: 1 to 10000
+region.eu.latencies: is not available in this version of patchbay
+simulation: unknown key; accepted: router, device, region
+region.a/b: name 'a/b' contains a slash or NUL, and names a folder of the run
+router[0].mtu: found 9; accepted: 68 to 65535 bytes
+router[1].name: duplicate name 'home': it is also the name of router[0]
+router[4].region: unknown region 'us'; known: a/b, eu
+router[3].upstream: router loop: loop -> loop; accepted: a chain that ends at the exchange
+device.b.default_via: unknown interface 'eth1'; known: an-interface-name-too-long
+device.b.an-interface-name-too-long: interface name 'an-interface-name-too-long' {long}
+device.b.an-interface-name-too-long.gateway: unknown router 'nobody'; known: {routers}
+device.ix: 'ix' is the name of the exchange; accepted: any other name
+device.c: a device needs an interface; accepted: at least one [device.NAME.IFACE] with a gateway
+router[5].downstream_cidr: 203.0.113.0/24 overlaps 203.0.113.0/24 of the exchange {own}
+router[6].ip_support: found 'v6-only', but 'four' above it is 'v4-only': no IP version in common
+"""
+
+
+def test_all_problems_of_a_file_are_told_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "lab.toml"
+    file.write_text(EVERYTHING_WRONG, encoding="utf-8")
+    with pytest.raises(SpecError) as raised:
+        lay_out(read_lab(file))
+    expected = PROBLEMS.format(
+        keys=", ".join(field.name for field in RouterSpec.__attrs_attrs__),
+        long="has 26 bytes; accepted: 1 to 15",
+        routers="four, home, loop, old, six",
+        own="in the same routing domain; accepted: a network of its own",
+    )
+    assert str(raised.value).splitlines() == [f"{file}:{line}" for line in expected.split("\n") if line]
+    assert len(raised.value.problems) == 18
+
+
+# There and back
+
+
+def quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def table(header: str, **values: Any) -> str:
+    lines = [
+        f"{key} = {quoted(str(value)) if not isinstance(value, int) else value}"
+        for key, value in values.items()
+    ]
+    return "\n".join([header, *lines, ""])
+
+
+def written(spec: LabSpec) -> str:
+    """The lab as a TOML file."""
+    parts = [f"[region.{quoted(region.name)}]\n" for region in spec.regions]
+    for router in spec.routers:
+        fields = {field.name: getattr(router, field.name) for field in RouterSpec.__attrs_attrs__}
+        parts.append(
+            table("[[router]]", **{key: value for key, value in fields.items() if value is not None})
+        )
+    for device in spec.devices:
+        name = f"device.{quoted(device.name)}"
+        traits = {"default_via": device.default_via, "mtu": device.mtu}
+        parts.append(table(f"[{name}]", **{key: value for key, value in traits.items() if value is not None}))
+        parts += [
+            table(f"[{name}.{quoted(iface)}]", gateway=to.router) for iface, to in device.ifaces.items()
+        ]
+    return "".join(parts)
+
+
+@QUICK
+@given(labs())
+def test_a_lab_written_as_toml_is_read_back_as_it_was(spec: LabSpec) -> None:
+    assert lab_spec(tomllib.loads(written(spec))) == spec
+
+
+def test_a_count_makes_numbered_devices_that_know_where_they_stand() -> None:
+    spec = load_lab({"device": {"d": {"count": 2, "mtu": 1400, "eth0": {"gateway": "r"}}}})
+    ifaces = {"eth0": IfaceSpec("r")}
+    assert spec.devices == (
+        DeviceSpec("d-0", ifaces, None, 1400, counted_from="d"),
+        DeviceSpec("d-1", ifaces, None, 1400, counted_from="d"),
+    )
+
+
+def test_an_empty_dict_is_a_lab_without_anything() -> None:
+    assert read_lab({}) == Draft(LabSpec())

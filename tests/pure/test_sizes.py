@@ -1,0 +1,182 @@
+"""How large a lab may be, and what is said beyond that."""
+
+from collections import Counter
+from ipaddress import IPv4Network, IPv6Network
+from unittest.mock import patch
+
+import pytest
+
+from patchbay.addressing import pools
+from patchbay.addressing.allocate import empty_layout, extend
+from patchbay.addressing.layout import Layout
+from patchbay.addressing.pools import Pool, host_in
+from patchbay.errors import AllocationError, SpecError
+from patchbay.model.lab import DeviceSpec, IfaceSpec, LabSpec, Nat, RegionSpec, RouterPreset, RouterSpec
+from patchbay.plan.change import between
+
+
+def routers(number: int, **traits: object) -> tuple[RouterSpec, ...]:
+    return tuple(RouterSpec(f"r{n}", **traits) for n in range(number))
+
+
+def devices(number: int, on: int = 1) -> tuple[DeviceSpec, ...]:
+    """Devices on the first `on` routers in turns."""
+    return tuple(DeviceSpec(f"d{n}", {"eth0": IfaceSpec(f"r{n % on}")}) for n in range(number))
+
+
+def built(spec: LabSpec) -> Layout:
+    return extend(empty_layout(), spec)
+
+
+def refusal(spec: LabSpec) -> str:
+    with pytest.raises(AllocationError) as raised:
+        built(spec)
+    return str(raised.value)
+
+
+@pytest.mark.parametrize("number", [1, 20], ids=["one router", "20 routers"])
+def test_a_thousand_devices_fit_behind_public(number: int) -> None:
+    layout = built(
+        LabSpec(routers=routers(number, preset=RouterPreset.PUBLIC), devices=devices(1000, number))
+    )
+    addresses = [str(address) for device in layout.devices.values() for address in device.ifaces[0].addresses]
+    assert len({*addresses}) == 2000
+
+
+@pytest.mark.parametrize("preset", [*RouterPreset, None], ids=lambda preset: preset or "no preset")
+def test_two_hundred_routers_fit_of(preset: RouterPreset | None) -> None:
+    layout = built(LabSpec(routers=routers(200, preset=preset)))
+    networks = [network for router in layout.forwarders.values() for network in router.networks]
+    assert len({*networks}) == len(networks)
+
+
+def test_the_number_of_commands_grows_with_the_number_of_nodes_and_no_faster() -> None:
+    """Three sizes above the one from which on there are permanent neighbour entries."""
+    hosts = [500, 1000, 1500]
+    counts = []
+    for number in hosts:
+        spec = LabSpec(routers=routers(100, preset=RouterPreset.HOME), devices=devices(number, 100))
+        layout = built(spec)
+        owners = Counter(command.owner for command in between(None, layout))
+        assert len({owners[device.ns] for device in layout.devices.values()}) == 1
+        assert len({owners[router.ns] for router in layout.forwarders.values()} - {owners["ix"]}) == 1
+        counts.append(sum(owners.values()))
+    assert counts[2] - counts[1] == counts[1] - counts[0] == 500 * owners["d0"]
+
+
+def test_the_exchange_is_full_with_253_routers() -> None:
+    private = {"nat": Nat.HOME, "downstream_cidr": IPv4Network("192.168.1.0/24")}
+    built(LabSpec(routers=routers(253, **private)))
+    assert refusal(LabSpec(routers=routers(254, **private))) == (
+        "no address left below the exchange: it has room for 253; put routers below other routers (upstream=)"
+    )
+
+
+def test_a_router_is_full_when_its_network_is() -> None:
+    small = RouterSpec("r0", downstream_cidr=IPv4Network("192.0.2.0/29"))
+    layout = built(LabSpec(routers=(small,), devices=devices(5)))
+    assert [str(device.ifaces[0].addresses[0]) for device in layout.devices.values()] == [
+        f"192.0.2.{number}/29" for number in range(2, 7)
+    ]
+    assert refusal(LabSpec(routers=(small,), devices=devices(6))) == (
+        "no address left below router 'r0': it has room for 5; "
+        "give it a wider downstream_cidr than 192.0.2.0/29"
+    )
+
+
+def test_the_smallest_network_has_room_for_one_device() -> None:
+    small = RouterSpec("r0", downstream_cidr=IPv4Network("192.0.2.0/30"))
+    built(LabSpec(routers=(small,), devices=devices(1)))
+    assert "it has room for 1;" in refusal(LabSpec(routers=(small,), devices=devices(2)))
+
+
+def test_the_public_pool_has_256_networks() -> None:
+    below = routers(1) + tuple(RouterSpec(f"below{n}", upstream="r0") for n in range(255))
+    built(LabSpec(routers=below))
+    assert refusal(LabSpec(routers=(*below, RouterSpec("last", upstream="r0")))) == (
+        "the public pool is used up: it has 256 networks; give some routers a downstream_cidr of their own"
+    )
+
+
+def test_the_private_pool_has_256_networks() -> None:
+    below = tuple(RouterSpec(f"below{n}", upstream="r0", nat=Nat.HOME) for n in range(256))
+    built(LabSpec(routers=(*routers(1), *below)))
+    assert refusal(LabSpec(routers=(*routers(2, nat=Nat.HOME), *below))) == (
+        "the private pool is used up: it has 256 networks; give some routers a downstream_cidr of their own"
+    )
+
+
+def test_there_may_be_64_regions() -> None:
+    built(LabSpec(regions=tuple(RegionSpec(str(n)) for n in range(64))))
+    assert refusal(LabSpec(regions=tuple(RegionSpec(str(n)) for n in range(65)))) == (
+        "the region pool is used up: it has 64 networks"
+    )
+
+
+def test_a_pool_gives_out_its_blocks_one_after_another() -> None:
+    pool = Pool("test", ((IPv4Network("192.0.2.0/24"), 25), (IPv4Network("198.51.100.0/24"), 26)))
+    assert pool.size == 6
+    assert [str(pool.network(number)) for number in range(pool.size)] == [
+        "192.0.2.0/25",
+        "192.0.2.128/25",
+        "198.51.100.0/26",
+        "198.51.100.64/26",
+        "198.51.100.128/26",
+        "198.51.100.192/26",
+    ]
+    assert pool.network(6) is None
+
+
+ALL = [pools.PUBLIC, pools.REGION, pools.PRIVATE, pools.V6_PUBLIC, pools.ULA, pools.V6_REGION]
+# Set aside for documentation and benchmarks (RFC 5737, 3849, 2544, 5180), or private (RFC 1918, 4193).
+HARMLESS = [
+    *map(IPv4Network, ("203.0.113.0/24", "198.18.0.0/15", "10.0.0.0/8")),
+    *map(IPv6Network, ("2001:db8::/32", "2001:2::/48", "fc00::/7")),
+]
+
+
+@pytest.mark.parametrize("pool", ALL, ids=lambda pool: pool.name)
+def test_no_address_of_the_real_internet_is_in_the_pool(pool: Pool) -> None:
+    for block, _ in pool.blocks:
+        assert any(block.version == net.version and block.subnet_of(net) for net in HARMLESS)
+
+
+def test_no_pool_overlaps_another() -> None:
+    blocks = [block for pool in ALL for block, _ in pool.blocks]
+    blocks += [IPv4Network("203.0.113.0/24")]
+    for number, block in enumerate(blocks):
+        for other in blocks[:number]:
+            assert block.version != other.version or not block.overlaps(other)
+
+
+def test_the_exchange_has_the_first_network_of_the_public_ipv6_pool_for_itself() -> None:
+    first = built(LabSpec(routers=routers(1, preset=RouterPreset.PUBLIC)))
+    assert first.router("r0").networks[1] == IPv6Network("2001:db8:1::/48")
+
+
+@pytest.mark.parametrize(
+    ("network", "last"),
+    [(IPv4Network("192.0.2.0/30"), 2), (IPv6Network("2001:db8::/126"), 3)],
+    ids=["IPv4, less the broadcast address", "IPv6"],
+)
+def test_the_last_host_of_a_network_in(network: IPv4Network | IPv6Network, last: int) -> None:
+    assert host_in(network, last).ip == network[last]
+    assert host_in(network, last + 1) is None
+
+
+def test_what_is_wrong_is_told_before_what_does_not_fit() -> None:
+    with pytest.raises(SpecError) as raised:
+        built(LabSpec(regions=(RegionSpec("-"), *(RegionSpec(str(n)) for n in range(65)))))
+    assert [problem.path for problem in raised.value.problems] == ["region.-"]
+
+
+def test_macs_that_happen_to_collide_are_made_different() -> None:
+    def few(_node: str, _iface: str, attempt: int = 0) -> str:
+        return f"02:00:00:00:00:{attempt:02x}"
+
+    with patch.object(pools, "mac_of", few):
+        layout = built(LabSpec(routers=routers(2), devices=devices(2)))
+    macs = [iface.mac for node in layout.nodes() for iface in node.ifaces]
+    macs += [iface.port_mac for node in layout.nodes() for iface in node.ifaces]
+    macs += [router.lan.mac for router in layout.forwarders.values()]
+    assert sorted(macs) == [few("", "", number) for number in range(11)]

@@ -1,0 +1,159 @@
+"""The journal as a shell script, read by a real shell."""
+
+import subprocess
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+from attrs import evolve
+from hypothesis import given
+from hypothesis import strategies as st
+
+from patchbay.addressing.layout import Names
+from patchbay.model.names import NsName
+from patchbay.plan.change import between
+from patchbay.plan.hosts import name_files
+from patchbay.record.trace import as_script
+from patchbay.tools.commands import Ip, Nft, SetSysctl, WriteFile, by_hand, describe, heading
+from tests.pure.goldens import FOLDER
+from tests.pure.journals import journal_of
+from tests.pure.labs import QUICK, layout_of
+
+ODD_LAB = layout_of((FOLDER / "odd-names.toml").read_text(encoding="utf-8"))
+
+
+def shell(*arguments: str, script: str) -> str:
+    done = subprocess.run(["sh", *arguments], input=script, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def plain(script: str) -> list[str]:
+    """The lines that are no comments."""
+    return [line for line in script.splitlines() if line and not line.startswith("#")]
+
+
+def test_a_shell_can_read_the_script_of_a_lab_with_odd_names() -> None:
+    records = journal_of(between(None, ODD_LAB)).records()
+    script = as_script(records, "a lab called\n$(reboot) {nodes} 'x'")
+    shell("-n", script=script)
+    assert script.startswith("#!/bin/sh\n# a lab called $(reboot) {nodes} 'x'\n#\n")
+    assert "#   Grandma-s-router\n#   node\n#   lo\n" in script
+    assert script.endswith('exec "$@"\n')
+
+
+def test_the_script_has_every_command_in_the_order_of_the_journal() -> None:
+    plan = between(None, ODD_LAB)
+    script = as_script(journal_of(plan).records(), "odd")
+    places = [script.index(describe(command)) for command in plan]
+    assert places == sorted(places)
+
+
+def test_commands_for_one_purpose_stand_below_one_heading() -> None:
+    script = as_script(journal_of(between(None, ODD_LAB)).records(), "odd")
+    assert script.count("# set how device 'lo' treats packets\n") == 1
+    assert heading(Ip(None, (), "two\nlines ", NsName("a"))) == "\n# two lines\n"
+
+
+@pytest.mark.parametrize(
+    ("changed", "comment"),
+    [({"status": 1}, "exited 1"), ({"status": None}, "not run"), ({"undone": True}, "undone")],
+    ids=["failed", "not run", "undone"],
+)
+def test_what_does_not_stand_is_a_comment(changed: dict[str, object], comment: str) -> None:
+    rules = Nft(NsName("a"), "table inet x {\n\tchain y {\n\t}\n}\n", "load rules", NsName("a"))
+    (record,) = journal_of([rules]).records()
+    script = as_script([evolve(record, **changed)], "lab")
+    commented = [line for line in script.splitlines() if line.startswith(f"# {comment}: ")]
+    assert [line.removeprefix(f"# {comment}: ") + "\n" for line in commented] == describe(rules).splitlines(
+        keepends=True
+    )
+    assert plain(script) == plain(as_script([], "lab"))
+
+
+def test_a_node_that_was_undone_is_not_among_those_that_one_can_enter() -> None:
+    (record,) = journal_of([Ip(None, ("netns", "add", "a"), "make it", NsName("a"))]).records()
+    assert "\n#   a\n" in as_script([record], "lab")
+    assert "\n#   a\n" not in as_script([evolve(record, undone=True)], "lab")
+
+
+CONTENTS = st.lists(
+    st.sampled_from(["EOF", "EOFF", "EOFFF", "", "'", '"', "$HOME", "`id`", "\\", "a b", "\tx", "é"])
+    | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r\n"), max_size=5),
+    min_size=1,
+    max_size=6,
+).map(lambda lines: "\n".join([*lines, "end", ""]))
+
+
+def test_no_line_of_a_content_ends_it(tmp_path: Path) -> None:
+    found: list[tuple[str, str]] = []
+
+    @QUICK
+    @given(CONTENTS)
+    def collect(content: str) -> None:
+        found.append(
+            (content, describe(WriteFile(str(tmp_path / f"{len(found)}"), content, "", NsName("a"))))
+        )
+
+    collect()
+    shell(script="".join(text for _, text in found))
+    for number, (content, _) in enumerate(found):
+        assert (tmp_path / str(number)).read_text(encoding="utf-8") == content
+
+
+def test_a_file_in_a_folder_of_a_node_is_written_by_hand_too(tmp_path: Path) -> None:
+    path = tmp_path / "a b" / "c'd" / "hosts"
+    shell("-e", script=describe(WriteFile(str(path), "127.0.0.1 localhost\n", "", NsName("a"))))
+    assert path.read_text(encoding="utf-8") == "127.0.0.1 localhost\n"
+
+
+def test_the_labs_own_names_are_bound_over_etc_and_a_nodes_are_not() -> None:
+    address = ip_address("192.0.2.1")
+    names = Names().with_host("", "all.lab", address).with_host("laptop", "own.lab", address)
+    plan = name_files(None, names, {"laptop": NsName("laptop")})
+    script = as_script(journal_of(plan).records(), "names")
+    shell("-n", script=script)
+    assert [line for line in plain(script) if line.startswith("mount --bind")] == [
+        "mount --bind /run/patchbay/hosts /etc/hosts",
+        "mount --bind /run/patchbay/resolv.conf /etc/resolv.conf",
+    ]
+    assert "cat > /run/patchbay/laptop/hosts <<'EOF'" in script
+
+
+BY_HAND = {
+    "a command of the lab's own namespace": (
+        Ip(None, ("netns", "add", "a"), "", NsName("a")),
+        "ip netns add a",
+    ),
+    "a command of a node": (
+        Ip(NsName("a"), ("link", "set", "dev", "née", "up"), "", NsName("a")),
+        "nsenter --net=/run/netns/a ip link set dev 'née' up",
+    ),
+    "a setting": (
+        SetSysctl(NsName("a"), "net/ipv4/ip_forward", "1", "", NsName("a")),
+        "nsenter --net=/run/netns/a sysctl -qw net/ipv4/ip_forward=1",
+    ),
+    "a setting that need not be there": (
+        SetSysctl(NsName("a"), "net/bridge/x", "0", "", NsName("a"), optional=True),
+        "nsenter --net=/run/netns/a sysctl -eqw net/bridge/x=0",
+    ),
+    "a ruleset": (Nft(NsName("a"), "table", "", NsName("a")), "nsenter --net=/run/netns/a nft -f -"),
+    "a file": (WriteFile("/run/a b", "x", "", NsName("a")), "tee '/run/a b'"),
+}
+
+
+@pytest.mark.parametrize("case", BY_HAND)
+def test_by_hand_one_types_for(case: str) -> None:
+    command, text = BY_HAND[case]
+    assert by_hand(command) == text
+
+
+def test_each_kind_of_command_says_how_it_was_really_done_and_what_it_replaces() -> None:
+    assert {case: (command.how, command.slot) for case, (command, _) in BY_HAND.items()} == {
+        "a command of the lab's own namespace": ("as a line of ip -batch -", ""),
+        "a command of a node": ("as a line of ip -batch -", ""),
+        "a setting": ("written through /proc/sys", "sysctl net/ipv4/ip_forward"),
+        "a setting that need not be there": ("written through /proc/sys", "sysctl net/bridge/x"),
+        "a ruleset": ("", "ruleset"),
+        "a file": ("written by the agent", "file /run/a b"),
+    }
