@@ -15,6 +15,7 @@ from rich.text import Text
 from patchbay.report.results import measured_lines, time_in_words
 from patchbay.sim.outcome import (
     Happening,
+    InSim,
     Printed,
     SimBegan,
     SimEnded,
@@ -22,6 +23,7 @@ from patchbay.sim.outcome import (
     Status,
     StepBegan,
     StepEnded,
+    TimePassed,
 )
 
 __all__ = ["PlainLines", "TerminalTable", "print_results", "watcher"]
@@ -54,6 +56,8 @@ class PlainLines(contextlib.AbstractContextManager["PlainLines"]):
         return None
 
     def __call__(self, happening: Happening) -> None:
+        if isinstance(happening, TimePassed):
+            return
         name = happening.sim.sim.name
         if isinstance(happening, StepBegan):
             self._say(f"sim {name}: step {position(happening)} {happening.step.planned.title}")
@@ -72,7 +76,7 @@ def position(happening: StepBegan | StepEnded) -> str:
     return f"{happening.sim.steps.index(happening.step) + 1}/{len(happening.sim.steps)}"
 
 
-def details(happening: Happening) -> list[str]:
+def details(happening: InSim) -> list[str]:
     """What `--verbose` adds."""
     if isinstance(happening, SimBegan):
         return [f"begins; files in {happening.sim.folder}"]
@@ -103,7 +107,7 @@ class TerminalTable(contextlib.AbstractContextManager["TerminalTable"]):
         self._live.stop()
 
     def __call__(self, happening: Happening) -> None:
-        if self._verbose:
+        if self._verbose and not isinstance(happening, TimePassed):
             for line in details(happening):
                 self._live.console.print(Text(f"{happening.sim.sim.name}: {line}"))
 

@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import tempfile
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,9 +16,22 @@ from patchbay.record.folder import file_stem, new_folder, write_json, write_whol
 from patchbay.report.combined import as_combined_markdown, as_combined_values, status_of
 from patchbay.report.results import as_markdown, as_values
 from patchbay.sim.encode import as_table
-from patchbay.sim.outcome import Happening, Printed, Sim, SimBegan, SimEnded, SimOutcome, Status
+from patchbay.sim.outcome import (
+    Happening,
+    Printed,
+    Sim,
+    SimBegan,
+    SimEnded,
+    SimOutcome,
+    Status,
+    StepBegan,
+    StepEnded,
+    TimePassed,
+)
 
 __all__ = ["RunFolder"]
+
+_SPARED = 10
 
 
 class RunFolder:
@@ -32,6 +46,7 @@ class RunFolder:
             SimOutcome(sim=sim, folder=path / name) for name, sim in zip(_names(sims), sims, strict=True)
         ]
         self._started = datetime.now(UTC)
+        self._progress_at = self._progress_took = 0.0
         write_json(path / "manifest.json", self._manifest(arguments))
         self._write_progress()
 
@@ -66,8 +81,12 @@ class RunFolder:
 
     def __call__(self, happening: Happening) -> None:
         """Write down what happened in the runner."""
-        if isinstance(happening, Printed):
-            return
+        if isinstance(happening, TimePassed):
+            self._write_progress()
+        elif not isinstance(happening, Printed):
+            self._note(happening)
+
+    def _note(self, happening: SimBegan | StepBegan | StepEnded | SimEnded) -> None:
         sim = happening.sim
         if isinstance(happening, SimBegan):
             sim.folder.mkdir(parents=True, exist_ok=True)
@@ -75,7 +94,11 @@ class RunFolder:
         if isinstance(happening, SimEnded):
             write_json(sim.folder / "results.json", as_values(sim))
             write_whole(sim.folder / "results.md", as_markdown(sim))
-        self._write_progress()
+        # The end of a step is the beginning of the next one or the end of the sim. With thousands of steps
+        # this file is long: a tenth of the time may go into it, and what is left out follows in a moment.
+        spared = time.monotonic() - self._progress_at < _SPARED * self._progress_took
+        if not (isinstance(happening, StepEnded) or (spared and isinstance(happening, StepBegan))):
+            self._write_progress()
 
     def close(self) -> None:
         """Write what all sims together came to; also when some were not run."""
@@ -87,6 +110,7 @@ class RunFolder:
         self._write_progress()
 
     def _write_progress(self) -> None:
+        began = time.monotonic()
         progress = {
             "run": self.path.name,
             "status": status_of(self.outcomes),
@@ -95,6 +119,8 @@ class RunFolder:
             "sims": [_progress(outcome) for outcome in self.outcomes],
         }
         write_json(self.path / "progress.json", progress)
+        self._progress_at = time.monotonic()
+        self._progress_took = self._progress_at - began
 
 
 def _progress(outcome: SimOutcome) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import trio
 
+from patchbay.errors import PatchbayError
 from patchbay.sandbox import relay, wire
 from patchbay.sandbox.sandbox import Channel
 
@@ -39,6 +40,7 @@ class NodeProcess:
         self._conversation = conversation
         self._channel = channel
         self._waiting = trio.Lock()
+        self._lost: PatchbayError | None = None
 
     def __repr__(self) -> str:
         state = "running" if self.returncode is None else f"exited {self.returncode}"
@@ -60,9 +62,17 @@ class NodeProcess:
         status = message["status"] if message else int(signal.SIGKILL)
         self._returncode = os.waitstatus_to_exitcode(status)
         self._conversation.close()
+        if self._returncode == -signal.SIGKILL and not self._channel.alive:
+            self._lost = self._channel.gone()
 
     async def wait(self) -> int:
-        """Wait for its end; the exit status."""
+        """Wait for its end; the exit status. Raises `LabDiedError` if it ended with the lab."""
+        code = await self._wait()
+        if self._lost:
+            raise self._lost
+        return code
+
+    async def _wait(self) -> int:
         async with self._waiting:
             while (code := self.returncode) is None:
                 await trio.lowlevel.wait_readable(self._conversation)
@@ -90,10 +100,10 @@ class NodeProcess:
             try:
                 self._signal(signal.SIGTERM, group=True)
                 with trio.move_on_after(GRACE):
-                    await self.wait()
+                    await self._wait()
                 if self.returncode is None:
                     self._signal(signal.SIGKILL, group=True)
-                    await self.wait()
+                    await self._wait()
             finally:
                 self.close()
 

@@ -41,7 +41,10 @@ def relay(conversation: socket.socket, request: wire.Message, fds: tuple[int, ..
     signal.pthread_sigmask(signal.SIG_BLOCK, passed_on)
     for signum in passed_on:
         signal.signal(signum, pass_on)
-    wire.send(conversation, request, fds)
+    try:
+        wire.send(conversation, request, fds)
+    except BrokenPipeError:
+        return int(signal.SIGKILL)  # the lab is gone
     signal.pthread_sigmask(signal.SIG_UNBLOCK, passed_on)
     started, passed = wire.receive(conversation)
     if started is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from typing import Any
 
 import trio
 
-from patchbay.errors import HostError, LabClosedError, LabDiedError
+from patchbay.errors import HostError, LabClosedError, LabDiedError, PatchbayError
 from patchbay.sandbox import agent as agent_program
 from patchbay.sandbox import host, wire
 
@@ -39,7 +40,7 @@ class Channel:
                 wire.send(self._sock, {"conversation": True}, (theirs.fileno(),))
             except OSError:
                 mine.close()
-                raise self._owner.gone() from None
+                raise self.gone() from None
         mine.setblocking(False)
         return mine
 
@@ -73,10 +74,19 @@ class Channel:
 
     def _checked(self, message: wire.Message | None, fds: list[int]) -> tuple[wire.Message, list[int]]:
         if message is None:
-            raise self._owner.gone()
+            raise self.gone()
         if "errno" in message:
             raise OSError(message["errno"], message["error"])
         return message, fds
+
+    @property
+    def alive(self) -> bool:
+        """Whether the lab's agent is there."""
+        return self._owner.alive
+
+    def gone(self) -> PatchbayError:
+        """The error of who finds that it is not."""
+        return self._owner.gone()
 
     def close(self) -> None:
         self._sock.close()
@@ -87,6 +97,7 @@ class Sandbox:
 
     def __init__(self, process: subprocess.Popen[bytes], sock: socket.socket, stderr: int) -> None:
         self._process = process
+        self._pidfd = os.pidfd_open(process.pid)
         self._stderr = stderr
         self._closing = False
         self.agent = Channel(sock, self)
@@ -97,6 +108,14 @@ class Sandbox:
     def pid(self) -> int:
         """The agent's process id, in the program's own numbers."""
         return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        if self._closing:
+            return False
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        return not poll.poll(0)
 
     @classmethod
     async def start(cls) -> Sandbox:
@@ -149,26 +168,29 @@ class Sandbox:
 
     async def died(self) -> LabDiedError | None:
         """Wait for the agent's end; None if it was asked to end."""
-        pidfd = os.pidfd_open(self.pid)
+        await self._ended()
+        error = self.gone()
+        return error if isinstance(error, LabDiedError) else None
+
+    async def _ended(self) -> None:
+        # A copy for each who waits: trio lets only one task wait for a descriptor.
+        pidfd = os.dup(self._pidfd)
         try:
             await trio.lowlevel.wait_readable(pidfd)
         finally:
             os.close(pidfd)
-        error = self.gone()
-        return error if isinstance(error, LabDiedError) else None
 
     async def close(self) -> None:
         """End the agent, and with it everything in the lab. Does not wait longer than a few seconds."""
         self._closing = True
         self.agent.close()
-        pidfd = os.pidfd_open(self.pid)
         try:
             with trio.move_on_after(_END_WITHIN):
-                await trio.lowlevel.wait_readable(pidfd)
+                await self._ended()
         finally:
-            os.close(pidfd)
             self._process.kill()
             self._process.wait()
+            os.close(self._pidfd)
             os.close(self._stderr)
             self._stderr = -1
 

@@ -19,6 +19,7 @@ from patchbay.sim.process import StepProcess
 
 __all__ = [
     "Happening",
+    "InSim",
     "Printed",
     "Sim",
     "SimBegan",
@@ -28,6 +29,7 @@ __all__ = [
     "StepBegan",
     "StepEnded",
     "StepOutcome",
+    "TimePassed",
     "Watch",
 ]
 
@@ -135,5 +137,11 @@ class Printed:
     line: str
 
 
-Happening = SimBegan | StepBegan | StepEnded | SimEnded | Printed
+@frozen
+class TimePassed:
+    """A moment, while sims run."""
+
+
+InSim = SimBegan | StepBegan | StepEnded | SimEnded | Printed
+Happening = InSim | TimePassed
 Watch = Callable[[Happening], None]

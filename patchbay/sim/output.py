@@ -31,14 +31,18 @@ class Output:
         self._documents = _document_pipes(captures) if parser is Parser.JSON else frozenset()
         self._kept: dict[Pipe, list[str]] = {pipe: [] for pipe in Pipe}
         self._counts = dict.fromkeys(Pipe, 0)
-        self._unfinished = dict.fromkeys(Pipe, b"")
+        self._unfinished = {pipe: bytearray() for pipe in Pipe}
         self._news = trio.Event()
 
     def feed(self, pipe: Pipe, data: bytes) -> None:
         """More of the output, cut anywhere."""
-        *lines, self._unfinished[pipe] = (self._unfinished[pipe] + data).split(b"\n")
-        for line in lines:
-            self._line(pipe, line)
+        unfinished = self._unfinished[pipe]
+        unfinished += data
+        if b"\n" in data:
+            *lines, rest = bytes(unfinished).split(b"\n")
+            unfinished[:] = rest
+            for line in lines:
+                self._line(pipe, line)
 
     def _line(self, pipe: Pipe, raw: bytes) -> None:
         self._on_line(pipe, raw)
@@ -62,7 +66,7 @@ class Output:
         """No more will come: what is read as a whole is read now."""
         for pipe, rest in self._unfinished.items():
             if rest:
-                self._line(pipe, rest)
+                self._line(pipe, bytes(rest))
         for pipe in sorted(self._documents):
             try:
                 self._add(scan_document(self._captures, pipe, "\n".join(self._kept[pipe])))

@@ -20,11 +20,14 @@ from patchbay.sim.outcome import (
     StepBegan,
     StepEnded,
     StepOutcome,
+    TimePassed,
     Watch,
 )
 from patchbay.sim.refs import parse_ref
 
 __all__ = ["run_sim", "run_sims"]
+
+_MOMENT = 0.25
 
 
 async def run_sims(
@@ -49,6 +52,7 @@ async def run_sims(
 
     async with trio.open_nursery() as watching:
         await watching.start(_cancel_on_signal, watching.cancel_scope, interrupted)
+        watching.start_soon(_tell_the_time, watch)
         async with trio.open_nursery() as working:
             for _ in range(jobs):
                 working.start_soon(work_off, working.cancel_scope)
@@ -69,6 +73,12 @@ async def _cancel_on_signal(
         async for number in signals:
             seen.append(signal.Signals(number))
             scope.cancel()
+
+
+async def _tell_the_time(watch: Watch) -> None:
+    while True:
+        await trio.sleep(_MOMENT)
+        watch(TimePassed())
 
 
 async def run_sim(outcome: SimOutcome, watch: Watch, timeout: float | None = None) -> None:

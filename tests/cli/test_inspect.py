@@ -125,7 +125,7 @@ def test_a_shell_has_a_terminal_of_its_own_and_leaves_the_users_as_it_was(
     terminal.until(r"/dev/pts/\d+")
     assert terminal.settings() != before
     # Ctrl-C goes to what runs in the shell, not to `patchbay shell`.
-    terminal.type("echo sta''rting; sleep 1000\n")
+    terminal.type("sh -c 'echo sta\"\"rting; exec sleep 1000'\n")
     terminal.until(r"starting")
     terminal.type("\x03")
     terminal.until(r"\$ $")

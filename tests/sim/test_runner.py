@@ -61,13 +61,13 @@ async def test_what_one_step_prints_is_what_the_next_one_gets(tmp_path: Path) ->
 id = "first"
 captures.port.regex = 'port (\\d+)'
 captures.key = { pipe = "stderr", regex = "key (.)" }
-""") + sh('echo "$0 $1 $NAME $PATCHBAY_IP_A $2"', """
+""") + sh('echo "$0 $1 $NAME $2"; printenv PATCHBAY_IP_A', """
 args = ["${first.port}", "${first.key}", "$NETSIM_IP_B"]
 env = { NAME = "n-${first.port}" }
 """, device="b")  # fmt: skip
     outcome = await outcome_of(tmp_path, steps)
     assert outcome.error == ""
-    assert log(outcome, "b").split() == ["81", "x", "n-81", "198.18.0.2", "198.18.0.3"]
+    assert log(outcome, "b").split() == ["81", "x", "n-81", "198.18.0.3", "198.18.0.2"]
     assert log(outcome, "a", "stderr") == "key x\n"
 
 
@@ -160,6 +160,21 @@ captures.up.regex = "up"
     assert log(outcome, "a") == "up\nbye\n"
 
 
+async def test_what_a_spawned_process_measured_counts_if_nobody_waits_for_it_too(tmp_path: Path) -> None:
+    steps = sh("echo bytes 5; sleep 1000", """
+action = "spawn"
+ready = "bytes"
+captures.bytes.regex = 'bytes (.)'
+captures.never.regex = 'never'
+results = { up_bytes = ".bytes", down_bytes = ".never" }
+""")  # fmt: skip
+    outcome = await outcome_of(tmp_path, steps)
+    assert outcome.error == ""
+    measured = outcome.steps[0].measured
+    assert measured
+    assert (measured.up_bytes, measured.down_bytes) == (5, None)
+
+
 async def test_a_child_that_is_left_behind_does_not_hold_up_its_step(tmp_path: Path) -> None:
     with trio.fail_after(30):
         outcome = await outcome_of(
@@ -232,9 +247,30 @@ async def test_a_spawned_process_that_died_during_the_last_step_fails_the_sim(tm
 
 
 async def test_a_spawned_process_that_fails_is_noticed_by_whoever_waits_for_it(tmp_path: Path) -> None:
-    spawned = sh("sleep 0.1; exit 4", 'action = "spawn"\nid = "s"\ncaptures.up.regex = "up"')
+    spawned = sh("sleep 0.1; exit 4", """
+action = "spawn"
+id = "s"
+captures.x.regex = "x"
+results.up_bytes = ".x"
+""")  # fmt: skip
     outcome = await outcome_of(tmp_path, spawned + '[[step]]\naction = "wait-for"\nid = "s"\n')
     assert outcome.error.startswith("step[0] 's' (spawn on a): sh exited 4")
+    assert statuses(outcome) == [P, F]
+
+
+async def test_a_spawned_process_that_did_not_measure_is_noticed_by_whoever_waits_for_it(
+    tmp_path: Path,
+) -> None:
+    spawned = sh("echo hello", """
+action = "spawn"
+id = "s"
+captures.x.regex = "x"
+results.up_bytes = ".x"
+""")  # fmt: skip
+    outcome = await outcome_of(tmp_path, spawned + '[[step]]\naction = "wait-for"\nid = "s"\n')
+    assert outcome.error.startswith(
+        "step[0] 's' (spawn on a): results.up_bytes: nothing was captured as '.x'"
+    )
 
 
 async def test_a_spawned_process_that_ends_while_it_gets_ready_fails_the_sim(tmp_path: Path) -> None:

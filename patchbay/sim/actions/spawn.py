@@ -43,6 +43,6 @@ class SpawnStep(CommandStep):
         if self.ready is not None:
             await act.capture(process, self.ready)
         if self.ready_after is not None:
+            # If it ends meanwhile, the runner looks at how before it goes on.
             with trio.move_on_after(self.ready_after):
                 await process.output.ended.wait()
-                process.check_end()
