@@ -72,8 +72,11 @@ class SpecError(PatchbayError):
     def __init__(self, problems: Sequence[Problem], source: str | None = None) -> None:
         self.problems = tuple(problems)
         self.source = source
-        prefix = f"{source}:" if source else ""
-        super().__init__("\n".join(f"{prefix}{problem}" for problem in self.problems))
+        super().__init__("\n".join(self._line(problem) for problem in self.problems))
+
+    def _line(self, problem: Problem) -> str:
+        where = ":".join(part for part in (self.source, problem.path) if part)
+        return f"{where}: {problem.message}" if where else problem.message
 
 
 class AllocationError(PatchbayError):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from patchbay.addressing import pools
 from patchbay.addressing.builder import LAN, Builder
 from patchbay.addressing.check import check, device_path, in_build_order
-from patchbay.addressing.layout import LanLayout, Layout, RouterKind, RouterLayout
+from patchbay.addressing.layout import LanLayout, Layout, Network, RouterKind, RouterLayout
 from patchbay.config.lab_file import Draft
 from patchbay.errors import AllocationError, Problem, SpecError
 from patchbay.model.lab import LabSpec
@@ -50,7 +50,7 @@ def _extended(layout: Layout, draft: Draft) -> Layout:
     unread = {problem.path for problem in draft.problems}
     found = [problem for problem in check(layout, draft.spec) if unread.isdisjoint(_parts(problem.path))]
     problems = [*draft.problems, *found]
-    builder = Builder(layout)
+    builder = Builder(layout, _named_networks(draft.spec))
     try:
         _add_sound(builder, draft.spec, problems)
     except AllocationError:
@@ -60,6 +60,11 @@ def _extended(layout: Layout, draft: Draft) -> Layout:
     if problems:
         raise SpecError(list(dict.fromkeys(problems)), draft.source)
     return builder.finish()
+
+
+def _named_networks(added: LabSpec) -> Iterable[Network]:
+    wished = (cidr for r in added.routers for cidr in (r.downstream_cidr, r.downstream_cidr_v6))
+    return (network for network in wished if network is not None)
 
 
 def _add_sound(builder: Builder, added: LabSpec, problems: Sequence[Problem]) -> None:

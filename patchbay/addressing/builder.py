@@ -36,8 +36,10 @@ WAN = IfName("wan")
 class Builder:
     """A layout in the making: mutable copies of a frozen one's tables."""
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, named: Iterable[Network]) -> None:
+        """`named`: the networks that what is to be added names for itself, wherever it stands."""
         self._layout = layout
+        self._named = tuple(named)
         self._forwarders = dict(layout.forwarders)
         self._devices = dict(layout.devices)
         self._given = dict(layout.given)
@@ -266,9 +268,11 @@ class Builder:
 
     def _next_free(self, pool: pools.Pool, neighbours: list[tuple[Network, str]]) -> Network:
         """The pool's next network that nobody named for himself."""
+        # Private ones behind different NATs may be the same.
+        named = () if pool is pools.PRIVATE else self._named
         while True:
             network = self._next(pool)
-            if not any(network.overlaps(other) for other, _ in neighbours):
+            if not any(network.overlaps(other) for other in (*named, *(n for n, _ in neighbours))):
                 return network
 
     def _next(self, pool: pools.Pool) -> Network:

@@ -118,7 +118,8 @@ class Lab:
             raise TypeError("name either `uplink` or `ifaces`")
         wished = ifaces if ifaces is not None else {"eth0": uplink} if uplink is not None else {}
         specs = {iface: IfaceSpec(_router_name(to)) for iface, to in wished.items()}
-        spec = DeviceSpec(name, specs, default_via, mtu)
+        fields = {"name": name, "ifaces": specs, "default_via": default_via, "mtu": mtu}
+        spec = structure(make_converter(), fields, DeviceSpec)
         (node,) = await self._add(LabSpec(devices=(spec,)))
         return _as(Device, node)
 

@@ -17,7 +17,7 @@ __all__ = ["NodeCommands", "build", "forget_neighbours", "neighbours", "remove",
 LO = IfName("lo")
 
 # What undoing may find done already.
-_GONE = ("Cannot find device", "No such process", "No such file or directory")
+_GONE = ("Cannot find device", "No such process", "No such file or directory", "FIB table does not exist")
 
 # Before any link exists, since each new interface copies `default`.
 # - The kernel copies the host's IPv4 settings into a new namespace (net.core.devconf_inherit_init_net),
@@ -107,11 +107,22 @@ def _configure(node: NodeLayout) -> Iterator[Command]:
         for address in iface.addresses:
             yield Ip(node.ns, ip.addr_add(address, iface.name), why, node.ns)
     yield from _default_routes(node)
+    if isinstance(node, RouterLayout):
+        yield from _unused_space(node)
     for route in node.routes:
         why = f"lead packets for {title(node)} to it"
         yield Ip(route.ns, ip.route_add(route), why, node.ns)
     if isinstance(node, RouterLayout):
         yield from _rules(node)
+
+
+def _unused_space(router: RouterLayout) -> Iterator[Command]:
+    """What is routed to the router and not in use there must not go back up, and round and round."""
+    lans = {address.network for address in router.lan.addresses}
+    for network in router.networks:
+        if network not in lans:
+            why = f"end what {title(router)} has no use for"
+            yield Ip(router.ns, ip.unreachable(network), why, router.ns)
 
 
 def _default_routes(node: NodeLayout) -> Iterator[Command]:

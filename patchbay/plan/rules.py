@@ -51,7 +51,11 @@ def _nat(router: RouterLayout) -> tuple[Table, ...]:
     # A neighbour on the uplink that knows the inside prefix must not get in by routing to it.
     filtering = Chain(
         "forward", "filter", "forward", "filter",
-        ('iifname "wan" meta nfproto ipv4 ct state new ct status & dnat == 0 drop',),
+        (
+            'iifname "wan" meta nfproto ipv4 ct state new ct status & dnat == 0 drop',
+            # What conntrack cannot place is not translated: it would go out from its private address.
+            'oifname "wan" meta nfproto ipv4 ct state invalid drop',
+        ),
     )  # fmt: skip
     return (Table("nat", (translate, filtering, _GUARD)),)
 

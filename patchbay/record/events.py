@@ -105,10 +105,10 @@ def added(old: Layout | None, new: Layout) -> Iterable[tuple[str, dict[str, Any]
     """(kind, fields) of the events that tell what `new` has and `old` had not."""
     before = {node.ns: node for node in old.nodes()} if old else {}
     for forwarder in new.forwarders.values():
-        if before.get(forwarder.ns) is not forwarder and forwarder.kind is not RouterKind.IX:
+        if before.get(forwarder.ns) != forwarder and forwarder.kind is not RouterKind.IX:
             yield f"{forwarder.kind}_added", _router(forwarder)
     for device in new.devices.values():
-        if before.get(device.ns) is not device:
+        if before.get(device.ns) != device:
             yield "device_added", _device(device)
 
 

@@ -248,7 +248,7 @@ class Lane:
         """Go on until a step has to be waited for."""
         while self._steps and not self.request.failed:
             kind, *arguments = self._steps.popleft()
-            self._started = time.time()
+            self._started = _now()
             self._may_fail = kind == "try"
             if kind in ("exec", "try"):
                 if self._exec(*arguments):
@@ -291,11 +291,19 @@ class Lane:
         return True
 
     def _done(self, status: int, stdout: str, stderr: str) -> None:
-        elapsed = time.time() - self._started
+        elapsed = _now() - self._started
         result = {"status": status, "out": stdout, "err": stderr, "time": self._started, "elapsed": elapsed}
         self.results.append(result)
         if status != 0 and not self._may_fail:
             self.request.failed = True
+
+
+# Of the wall clock, but never stepping back: the journal's order is that of these times.
+_EPOCH = time.time() - time.monotonic()
+
+
+def _now() -> float:
+    return _EPOCH + time.monotonic()
 
 
 def _close(fds: list[int]) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import IO
 
 import trio
 
-from patchbay.errors import ExpectationFailed, StepFailed
+from patchbay.errors import ExpectationFailed, LabDiedError, StepFailed
 from patchbay.lab.lab import Lab
 from patchbay.sim.actions.command import CommandStep
 from patchbay.sim.captures import Captured, Pipe
@@ -139,7 +140,7 @@ class Acting:
 
     async def in_background(self, process: StepProcess) -> None:
         """Start a process; it runs until it ends or the sim does."""
-        await self._live.nursery.start(process.run)
+        await self._live.nursery.start(_to_its_end, process)
 
     def measure(self, process: StepProcess) -> None:
         """Note the results of a process that has ended. Raises `StepFailed` if one is missing."""
@@ -161,6 +162,12 @@ class Acting:
     def unmet(self, text: str) -> ExpectationFailed:
         """The failure of this step's assertion."""
         return ExpectationFailed(f"{self._step.planned.label}: {text}")
+
+
+async def _to_its_end(process: StepProcess, *, task_status: trio.TaskStatus[None]) -> None:
+    # Of a lab that dies, open_lab tells whoever is inside its block.
+    with contextlib.suppress(LabDiedError):
+        await process.run(task_status=task_status)
 
 
 class _LineLog:

@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 
 import trio
 
-from patchbay.errors import StepFailed
+from patchbay.errors import LabDiedError, StepFailed
 from patchbay.lab.node import Node
+from patchbay.sandbox.process import NodeProcess
 from patchbay.sim.actions.base import PlannedStep
 from patchbay.sim.actions.command import CommandStep
 from patchbay.sim.captures import Pipe
@@ -52,7 +53,7 @@ class StepProcess:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """From start to end. When cancelled, it and its process group are ended.
 
-        Raises `StepFailed` if it cannot be started.
+        Raises `StepFailed` if it cannot be started, `LabDiedError` if it ends with its lab.
         """
         pipes = [_OutputPipe(name, self.output) for name in Pipe]
         try:
@@ -79,11 +80,7 @@ class StepProcess:
             for pipe in pipes:
                 pipe.started()
             task_status.started()
-            async with trio.open_nursery() as nursery:
-                for pipe in pipes:
-                    nursery.start_soon(pipe.pump)
-                self.status = await process.wait()
-                nursery.cancel_scope.cancel()
+            self.status = await _end_of(process, pipes)
 
     def check_end(self) -> None:
         """Raises `StepFailed` if it has ended otherwise than it should, with the end of what it printed."""
@@ -113,6 +110,22 @@ def _how(status: int) -> str:
         return f"was killed by {signal.Signals(-status).name}"
     except ValueError:  # a real-time signal has no name
         return f"was killed by signal {-status}"
+
+
+async def _end_of(process: NodeProcess, pipes: Sequence[_OutputPipe]) -> int:
+    """Its exit status, its output taken meanwhile. Raises `LabDiedError`, which no nursery must wrap."""
+    status: int | LabDiedError
+    async with trio.open_nursery() as nursery:
+        for pipe in pipes:
+            nursery.start_soon(pipe.pump)
+        try:
+            status = await process.wait()
+        except LabDiedError as error:
+            status = error
+        nursery.cancel_scope.cancel()
+    if isinstance(status, LabDiedError):
+        raise status
+    return status
 
 
 class _OutputPipe:

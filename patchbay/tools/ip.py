@@ -5,7 +5,7 @@ Always `name X` and `dev X`: a bare name that abbreviates a keyword is read as t
 
 from __future__ import annotations
 
-from patchbay.addressing.layout import Address, IfaceLayout, Interface, LanLayout, RouteLayout
+from patchbay.addressing.layout import Address, IfaceLayout, Interface, LanLayout, Network, RouteLayout
 from patchbay.model.names import IfName, NsName
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "netns_del",
     "route_add",
     "route_del",
+    "unreachable",
     "veth_add",
 ]
 
@@ -96,6 +97,10 @@ def _route(route: RouteLayout) -> Args:
 
 def route_add(route: RouteLayout) -> Args:
     return ("route", "add", *_route(route))
+
+
+def unreachable(network: Network) -> Args:
+    return ("route", "add", "unreachable", str(network))
 
 
 def route_del(route: RouteLayout) -> Args:

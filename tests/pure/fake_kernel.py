@@ -16,6 +16,8 @@ __all__ = ["Kernel", "Refused"]
 
 Words = list[str]
 
+UNREACHABLE = "unreachable"
+
 
 class Refused(Exception):
     """What the kernel said to a command."""
@@ -205,6 +207,8 @@ class Kernel:
         link.addresses.add(address)
 
     def _route(self, words: Words) -> tuple[Any, tuple[Any, str, int | None]]:
+        if words[0] == UNREACHABLE:
+            return ip_network(words[1]), (None, UNREACHABLE, None)
         target = words.pop(0)
         options = _options(words, "via", "dev", "mtu")
         via = ip_address(options["via"]) if "via" in options else None
@@ -214,6 +218,9 @@ class Kernel:
     def _route_add(self, ns: Namespace, words: Words) -> None:
         network, route = self._route(words)
         via, dev, _ = route
+        if dev == UNREACHABLE:
+            ns.routes[network] = route
+            return
         link = self._dev(ns, dev)
         _refuse(not link.up, "Network is down")
         if via is not None:
@@ -268,7 +275,7 @@ class Kernel:
             if address.version == network.version and address in network
         ]
         best = max(choices, key=lambda choice: choice[0], default=None)
-        return best[1:] if best else None
+        return best[1:] if best and best[1] != UNREACHABLE else None
 
     def _at(self, here: str, dev: str, address: Any) -> str | None:
         """The namespace that has `address` on the link that `dev` is an end of."""
