@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from ipaddress import IPv6Network, ip_network
+from ipaddress import IPv6Network, ip_interface, ip_network
 
 from attrs import evolve
 
@@ -69,7 +69,7 @@ class Builder:
             self._next_free(pool, list(self._neighbours(ix.domains[version], ix, version)))
             for version, pool in ((4, pools.REGION), (6, pools.V6_REGION))
         ]
-        uplink = self._iface(ns, ns, WAN, ix, IpSupport.DUAL_STACK, None)
+        uplink = _alone(self._iface(ns, ns, WAN, ix, IpSupport.DUAL_STACK, None))
         self._add_forwarder(
             RouterLayout(
                 name=name,
@@ -96,7 +96,7 @@ class Builder:
         ns = self._ns(slug(spec.name, NS_NAME_BYTES))
         domains = {v: ns if _translates(traits, v) else parent.domains[v] for v in (4, 6)}
         networks = self._downstream(spec, traits, parent, domains, path)
-        uplink = self._iface(spec.name, ns, WAN, parent, traits.ip_support, spec.mtu)
+        uplink = _alone(self._iface(spec.name, ns, WAN, parent, traits.ip_support, spec.mtu))
         self._add_forwarder(
             RouterLayout(
                 name=spec.name,
@@ -299,6 +299,15 @@ class Builder:
 
 def _title(router: RouterLayout) -> str:
     return "the exchange" if router.kind is RouterKind.IX else f"{router.kind} '{router.name}'"
+
+
+def _alone(uplink: IfaceLayout) -> IfaceLayout:
+    """The uplink as a line of its own to the router above, as providers' are: no neighbour is on it.
+
+    So what routers send each other passes the router above, which knows the MTU of each line.
+    """
+    addresses = (ip_interface(f"{address.ip}/{address.max_prefixlen}") for address in uplink.addresses)
+    return evolve(uplink, addresses=tuple(addresses))
 
 
 def _translates(router: ResolvedRouter | RouterLayout, version: int) -> bool:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import attrs
 import cattrs
+import tomli
 from attrs import frozen
 
 from patchbay.config.converter import collect, describe_value, make_converter, unknown_key
@@ -67,10 +67,10 @@ def read_toml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise SpecError([Problem("", f"cannot be read: {error.strerror}")], str(path)) from None
     try:
-        table = tomllib.loads(raw.decode())
+        table = tomli.loads(raw.decode())
     except UnicodeDecodeError:
         raise SpecError([Problem("", "is not a text file; accepted: TOML in UTF-8")], str(path)) from None
-    except tomllib.TOMLDecodeError as error:
+    except tomli.TOMLDecodeError as error:
         raise SpecError([Problem("", f"is not TOML: {error}")], str(path)) from None
     if not table:
         raise SpecError([Problem("", "is empty; accepted: at least one [[router]]")], str(path))

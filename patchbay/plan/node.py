@@ -106,6 +106,9 @@ def _configure(node: NodeLayout) -> Iterator[Command]:
         yield Ip(node.ns, ip.link_up(iface.name), why, node.ns)
         for address in iface.addresses:
             yield Ip(node.ns, ip.addr_add(address, iface.name), why, node.ns)
+        for address, gateway in zip(iface.addresses, iface.gateways, strict=True):
+            if gateway not in address.network:
+                yield Ip(node.ns, ip.on_link(gateway, iface.name), why, node.ns)
     yield from _default_routes(node)
     if isinstance(node, RouterLayout):
         yield from _unused_space(node)

@@ -10,6 +10,8 @@ import threading
 import weakref
 from collections.abc import Iterable
 
+import trio
+
 from patchbay.errors import StaleHandleError
 from patchbay.sandbox import wire
 from patchbay.sandbox.guard import allowed
@@ -58,7 +60,10 @@ class Worker:
         with self._lock:
             self._closed = True
         for handed_out in list(self._sockets):
-            handed_out.close()
+            if handed_out.fileno() >= 0:
+                # Wakes the tasks that wait for it; nothing else would.
+                trio.lowlevel.notify_closing(handed_out)
+                handed_out.close()
         self._asking.close()
         self.channel.close()
 

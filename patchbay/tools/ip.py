@@ -19,6 +19,7 @@ __all__ = [
     "neigh_set",
     "netns_add",
     "netns_del",
+    "on_link",
     "route_add",
     "route_del",
     "unreachable",
@@ -87,6 +88,11 @@ def default_route(gateway: Address, dev: IfName) -> Args:
     """`default` would be IPv4's, and a line of a batch cannot say `-6`."""
     everything = "::/0" if gateway.version == 6 else "default"
     return ("route", "add", everything, "via", str(gateway), "dev", dev)
+
+
+def on_link(neighbour: Address, dev: IfName) -> Args:
+    """A neighbour that the address on `dev` does not tell of."""
+    return ("route", "add", f"{neighbour}/{neighbour.max_prefixlen}", "dev", dev)
 
 
 def _route(route: RouteLayout) -> Args:

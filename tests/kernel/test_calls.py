@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import socket
+import sys
 import time
 from pathlib import Path
 
@@ -71,6 +72,8 @@ async def test_a_function_runs_in_the_node_with_its_arguments() -> None:
         assert await laptop.call(functools.partial(times, 5)) == 15
         local = 4
         assert await laptop.call(lambda: local + FACTOR) == 7
+        # By value: the worker need not be able to import the test.
+        assert not await laptop.call(lambda: __name__ in sys.modules)
         assert await laptop.call(os.getcwd) == os.getcwd()
 
 

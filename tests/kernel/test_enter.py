@@ -115,6 +115,53 @@ async def test_trios_own_threads_are_free_again_after_the_block() -> None:
         (await trio.to_thread.run_sync(socket.socket)).close()
 
 
+async def test_trios_threads_are_free_for_tasks_outside_while_the_block_lasts() -> None:
+    again = threading.Barrier(10)
+
+    def socket_in_a_thread() -> None:
+        again.wait()
+        socket.socket().close()
+
+    async def outside(*, task_status: Any) -> None:
+        task_status.started()
+        await used_inside.wait()
+        async with trio.open_nursery() as many:
+            for _ in range(10):
+                many.start_soon(trio.to_thread.run_sync, socket_in_a_thread)
+        used_outside.set()
+
+    used_inside, used_outside = trio.Event(), trio.Event()
+    async with home_lab() as lab, trio.open_nursery() as nursery:
+        await nursery.start(outside)
+        with lab.device("laptop").enter():
+            # At once, and more than may be idle from before: some of these threads start in here.
+            together = threading.Barrier(10)
+            async with trio.open_nursery() as inside:
+                for _ in range(10):
+                    inside.start_soon(trio.to_thread.run_sync, together.wait)
+            used_inside.set()
+            await used_outside.wait()
+
+
+async def test_a_task_that_waits_for_a_socket_of_a_lab_is_told_of_its_end() -> None:
+    told: list[type[BaseException]] = []
+
+    async def wait(sock: trio.socket.SocketType) -> None:
+        try:
+            await sock.recv(1)
+        except Exception as error:
+            told.append(type(error))
+
+    async with trio.open_nursery() as nursery:
+        async with home_lab() as lab:
+            with lab.device("laptop").enter():
+                sock = trio.socket.socket(type=socket.SOCK_DGRAM)
+            await sock.bind(("", 0))
+            nursery.start_soon(wait, sock)
+            await trio.testing.wait_all_tasks_blocked()
+    assert told == [trio.ClosedResourceError]
+
+
 async def test_a_task_started_inside_belongs_to_the_node_and_one_outside_does_not() -> None:
     seen: dict[str, str] = {}
 

@@ -34,6 +34,14 @@ async def test_first_packets_arrive_at_once_in_both_families() -> None:
             assert trio.current_time() - started < 0.5
 
 
+async def test_bridges_carry_packets_when_the_call_that_made_them_returns() -> None:
+    for _ in range(3):
+        async with home_lab() as lab:
+            for node in (lab.ix, *lab.routers):
+                done = await node.run(["cat", "/sys/class/net/lan/operstate"], capture_stdout=True)
+                assert done.stdout == b"up\n", node
+
+
 async def test_a_home_router_translates_and_lets_nothing_unsolicited_in() -> None:
     async with home_lab() as lab, trio.open_nursery() as nursery:
         home, laptop, server = lab.router("home"), lab.device("laptop"), lab.device("server")
@@ -141,6 +149,14 @@ async def test_a_small_mtu_is_told_to_the_sender() -> None:
             ["ping", "-c1", "-W1", "-s", "1350", "-M", "do", str(phone.ip)], check=False, capture_stdout=True
         )
         assert b"mtu = 1300" in done.stdout
+        # Fresh: what the kernel has learned of a path before would hide what it is told now.
+        far_away = await lab.add_device("far-away", uplink=dc)
+        done = await far_away.run(
+            ["ping", "-c1", "-W1", "-s", "1450", "-M", "do", str(far.uplink_ip)],
+            check=False,
+            capture_stdout=True,
+        )
+        assert b"mtu = 1400" in done.stdout
         done = await phone.run(["cat", "/sys/class/net/eth0/mtu"], capture_stdout=True)
         assert done.stdout == b"1300\n"
 

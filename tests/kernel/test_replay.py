@@ -54,6 +54,7 @@ LABS: dict[str, dict[str, Any]] = {
             {"name": "outer", "preset": "home", "upstream": "isp"},
             {"name": "inner", "preset": "home", "upstream": "outer"},
             {"name": "v6", "ip_support": "v6-only"},
+            {"name": "nobody below", "preset": "home"},
         ],
         "device": {
             "phone": {"mtu": 1300, "wlan0": {"gateway": "inner"}, "rmnet0": {"gateway": "isp"}},

@@ -225,6 +225,7 @@ class Kernel:
         _refuse(not link.up, "Network is down")
         if via is not None:
             on_link = any(via in address.network and via != address.ip for address in link.addresses)
+            on_link |= any(via in known and not to[0] and to[1] == dev for known, to in ns.routes.items())
             _refuse(not on_link, "Nexthop has invalid gateway")
         connected = {address.network for each in ns.links.values() for address in each.addresses}
         _refuse(network in ns.routes or network in connected, "File exists")

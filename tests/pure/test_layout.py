@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from itertools import pairwise
 
 from hypothesis import given
@@ -105,13 +105,17 @@ def test_every_interface_name_is_one_that_the_kernel_accepts(spec: LabSpec) -> N
 @given(labs())
 def test_every_interface_has_an_address_and_a_gateway_of_each_version_of_its_lan(spec: LabSpec) -> None:
     layout = built(spec)
+    uplinks = [router.uplink for router in layout.forwarders.values()]
     for iface in ifaces(layout):
         lans = {address.ip: address.network for address in iface.router_lan.addresses}
         assert len(iface.addresses) == len(iface.gateways) >= 1
         for address, gateway in zip(iface.addresses, iface.gateways, strict=True):
-            assert address.network == lans[gateway]
-            assert address.ip not in (gateway, address.network.network_address)
-            assert address.version == 6 or address.ip != address.network.broadcast_address
+            lan = lans[gateway]
+            # A router's uplink is a line of its own; a device is one of many on its LAN.
+            assert address.network == (ip_network(address.ip) if iface in uplinks else lan)
+            assert address.ip in lan
+            assert address.ip not in (gateway, lan.network_address)
+            assert address.version == 6 or address.ip != lan.broadcast_address
     for device in layout.devices.values():
         for iface in device.ifaces:
             assert iface.gateways == tuple(address.ip for address in lan_of(layout, iface).lan.addresses)
