@@ -21,7 +21,7 @@ USER = "patchbay-test"
 REPOSITORY = Path(__file__).parents[1]
 COPIED = ("patchbay", "cmds", "vm", "sims", "tests", "ui_static", "README.md", "pyproject.toml")
 # Tools for the programmer, two thirds of the environment; and .pth files, which lead back to the repository.
-NOT_COPIED = ("__pycache__", "*.pth", "*mypy*", "pip", "setuptools", "pkg_resources")
+NOT_COPIED = ("__pycache__", "*.pth", "mypy", "mypy-*", "mypyc", "pip", "setuptools", "pkg_resources")
 
 Argv = Sequence[str | os.PathLike[str]]
 

@@ -102,7 +102,14 @@ async def _session() -> AsyncIterator[Session]:
         with trio.CancelScope(shield=True):
             await session.close()
         nursery.cancel_scope.cancel()
-    if session.died and (failure is None or isinstance(failure, trio.Cancelled)):
+    if session.died and _only_cancelled(failure):
         raise session.died
     if failure is not None:
         raise failure
+
+
+def _only_cancelled(failure: BaseException | None) -> bool:
+    """Whether nothing went wrong in the block but its cancellation: alone, or once for each of its tasks."""
+    if isinstance(failure, BaseExceptionGroup):
+        return failure.split(trio.Cancelled)[1] is None
+    return failure is None or isinstance(failure, trio.Cancelled)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import subprocess
 from collections.abc import Callable
@@ -52,19 +54,21 @@ class _Pump:
                 return
 
     def drain(self) -> None:
-        """What was written before the command ended; a child that it left behind may go on writing."""
-        try:
-            while self._take():
-                pass
-        except BlockingIOError:
-            pass
+        """What was written before the command ended, which is no more than a pipe holds.
 
-    def _take(self) -> bool:
+        A child that it left behind may go on writing for ever.
+        """
+        held = fcntl.fcntl(self.fd, fcntl.F_GETPIPE_SZ)
+        with contextlib.suppress(BlockingIOError):
+            while held > 0 and (taken := self._take()):
+                held -= taken
+
+    def _take(self) -> int:
         data = os.read(self.fd, _PIPE_BUFFER)
         self.tail = (self.tail + data)[-_TAIL:]
         for sink in self._sinks:
             sink(data)
-        return bool(data)
+        return len(data)
 
     def started(self) -> None:
         """The command has its own copy of the other end by now."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -92,7 +93,9 @@ class NodeProcess:
 
     def _signal(self, signum: int, *, group: bool) -> None:
         if self.returncode is None:
-            wire.send(self._conversation, {"signal": [int(signum), group]})
+            # It may end, and the lab with it, before the signal is on its way.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                wire.send(self._conversation, {"signal": [int(signum), group]})
 
     async def end(self) -> None:
         """End it and its process group: SIGTERM, and SIGKILL for what has not ended 2 s later."""

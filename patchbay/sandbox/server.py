@@ -6,6 +6,7 @@ entered a node's namespaces. Both wait on one epoll for messages and for childre
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -49,7 +50,8 @@ class Conversation:
         try:
             self.server.request(self, message, fds)
         except OSError as error:
-            self.reply({"errno": error.errno or 5, "error": str(error)})
+            what = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+            self.reply({"errno": error.errno or errno.EIO, "error": what or str(error)})
         finally:
             for fd in fds:
                 os.close(fd)

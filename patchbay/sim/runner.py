@@ -122,11 +122,6 @@ async def _in_its_lab(outcome: SimOutcome, watch: Watch) -> None:
                 except PatchbayError as error:
                     failure = error  # carried round the nursery, which would wrap it in a group
                 live.nursery.cancel_scope.cancel()
-        except BaseExceptionGroup as group:
-            # open_lab knows its own cancelling, when the lab has died, by a single Cancelled only.
-            if group.split(trio.Cancelled)[1] is None:
-                await trio.lowlevel.checkpoint_if_cancelled()
-            raise
         finally:
             live.close()
     if failure is not None:

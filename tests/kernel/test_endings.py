@@ -164,6 +164,14 @@ async def test_a_killed_agent_fails_what_is_under_way_and_every_later_call() -> 
                     await lab.add_router("more")
 
 
+async def test_a_killed_agent_ends_a_block_with_tasks_of_its_own_by_one_plain_error() -> None:
+    with pytest.raises(patchbay.LabDiedError):
+        async with home_lab() as lab, trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(trio.sleep_forever)
+            os.kill(lab._session.sandbox.pid, signal.SIGKILL)
+
+
 async def test_a_closed_lab_says_so() -> None:
     async with home_lab() as lab:
         laptop = lab.device("laptop")

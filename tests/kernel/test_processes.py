@@ -72,6 +72,13 @@ async def test_a_child_left_behind_does_not_keep_run_waiting() -> None:
         assert trio.current_time() - started < 5
 
 
+async def test_a_child_left_behind_that_prints_without_end_does_not_either() -> None:
+    async with home_lab() as lab:
+        with trio.fail_after(10):
+            done = await lab.device("laptop").run(["sh", "-c", "yes & echo done"], capture_stdout=True)
+        assert done.returncode == 0
+
+
 async def test_environment_folder_and_names_with_odd_characters_arrive_as_they_are(tmp_path: Path) -> None:
     folder = tmp_path / "a 'b' \"c\" ünï"
     folder.mkdir()
