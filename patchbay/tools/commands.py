@@ -23,8 +23,30 @@ __all__ = [
 ]
 
 
+class _Defaults:
+    """What most commands have none of.
+
+    `stdin` is their input; `how` tells how they are really done, where that is not the command line itself;
+    `slot` names what a later command with the same takes the place of.
+    """
+
+    __slots__ = ()
+
+    @property
+    def stdin(self) -> str:
+        return ""
+
+    @property
+    def how(self) -> str:
+        return ""
+
+    @property
+    def slot(self) -> str:
+        return ""
+
+
 @frozen
-class Ip:
+class Ip(_Defaults):
     """One `ip` command; runs as a line of an `ip -batch -`.
 
     `ns` is the namespace it runs in, None the lab's own. `owner` is the namespace of the node for
@@ -43,20 +65,12 @@ class Ip:
         return ("ip", *self.args)
 
     @property
-    def stdin(self) -> str:
-        return ""
-
-    @property
     def how(self) -> str:
         return "as a line of ip -batch -"
 
-    @property
-    def slot(self) -> str:
-        return ""
-
 
 @frozen
-class Nft:
+class Nft(_Defaults):
     """A namespace's whole ruleset, loaded in one transaction."""
 
     ns: NsName
@@ -73,16 +87,12 @@ class Nft:
         return self.ruleset
 
     @property
-    def how(self) -> str:
-        return ""
-
-    @property
     def slot(self) -> str:
         return "ruleset"
 
 
 @frozen
-class SetSysctl:
+class SetSysctl(_Defaults):
     """One kernel setting. `name` has slashes, as below /proc/sys, since interface names may have dots.
 
     `optional`: only where the kernel has it.
@@ -100,10 +110,6 @@ class SetSysctl:
         return ("sysctl", "-eqw" if self.optional else "-qw", f"{self.name}={self.value}")
 
     @property
-    def stdin(self) -> str:
-        return ""
-
-    @property
     def how(self) -> str:
         return "written through /proc/sys"
 
@@ -113,7 +119,7 @@ class SetSysctl:
 
 
 @frozen
-class WriteFile:
+class WriteFile(_Defaults):
     """A file of the lab, below its private /run. Replaces what was there."""
 
     path: str
