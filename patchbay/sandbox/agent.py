@@ -20,12 +20,12 @@ from typing import Any
 
 if __package__:
     from patchbay.sandbox import kernel, wire
-    from patchbay.sandbox.server import Conversation, Server, find_program
+    from patchbay.sandbox.server import Conversation, Server, find_tool
 else:  # started by its path, without site-packages
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
     import kernel  # type: ignore[import-not-found, no-redef]
     import wire  # type: ignore[import-not-found, no-redef]
-    from server import Conversation, Server, find_program  # type: ignore[import-not-found, no-redef]
+    from server import Conversation, Server, find_tool  # type: ignore[import-not-found, no-redef]
 
 __all__ = ["main"]
 
@@ -266,7 +266,7 @@ class Lane:
             self._agent.enter(ns)
             try:
                 pid = os.posix_spawn(
-                    find_program(argv[0], _TOOL_ENV["PATH"]),
+                    find_tool(argv[0], _TOOL_ENV["PATH"]),
                     argv,
                     _TOOL_ENV,
                     file_actions=[(os.POSIX_SPAWN_DUP2, fd, n) for n, fd in enumerate(files)],

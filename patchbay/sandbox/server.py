@@ -7,6 +7,7 @@ entered a node's namespaces. Both wait on one epoll for messages and for childre
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import select
 import signal
@@ -21,7 +22,7 @@ else:  # started by its path, without site-packages
     import kernel  # type: ignore[import-not-found, no-redef]
     import wire  # type: ignore[import-not-found, no-redef]
 
-__all__ = ["Conversation", "Server", "find_program"]
+__all__ = ["Conversation", "Server", "find_program", "find_tool"]
 
 _CATCHABLE = [s for s in signal.valid_signals() if s not in (signal.SIGKILL, signal.SIGSTOP)]
 
@@ -223,6 +224,12 @@ class Server:
             sys.excepthook(*sys.exc_info())
         finally:
             os._exit(status)
+
+
+@functools.lru_cache(maxsize=64)
+def find_tool(name: str, path: str) -> str:
+    """The same for what is started a thousand times."""
+    return find_program(name, path)
 
 
 def find_program(name: str, path: str) -> str:

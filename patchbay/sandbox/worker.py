@@ -15,7 +15,7 @@ import trio
 from patchbay.errors import StaleHandleError
 from patchbay.sandbox import wire
 from patchbay.sandbox.guard import allowed
-from patchbay.sandbox.sandbox import Channel, Sandbox
+from patchbay.sandbox.sandbox import ANSWER_WITHIN, Channel, Sandbox, patient
 
 __all__ = ["Worker", "close_sockets_of"]
 
@@ -33,10 +33,10 @@ class Worker:
         sock = sandbox.agent.converse()
         wire.send(sock, {"worker": {"ns": ns, "binds": binds}})
         sandbox.agent.answer_now(sock, _STARTS_WITHIN)
-        sock.settimeout(None)
         self.channel = Channel(sock, sandbox)
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._asking = self.channel.converse()
+        patient(self._asking, ANSWER_WITHIN)
         # popen() and socket() may be called from any thread.
         self._lock = threading.Lock()
         self._closed = False
@@ -49,7 +49,7 @@ class Worker:
             if self._closed:
                 raise StaleHandleError("the node of this worker is gone")
             wire.send(self._asking, {"socket": [family, kind, proto]})
-            _, fds = self.channel.answer_now(self._asking)
+            _, fds = self.channel.next_answer(self._asking)
         with allowed():
             made = socket.socket(family, kind, proto, fileno=fds[0])
         self._sockets.add(made)

@@ -18,8 +18,9 @@ from typing import Any
 
 import trio
 
-import patchbay
+# Not `patchbay.open_lab`, whose first use would import it in the middle of the measurement.
 from patchbay.lab.lab import Lab
+from patchbay.lab.open import open_lab
 
 
 def toml(routers: int, devices: int) -> str:
@@ -31,7 +32,7 @@ def toml(routers: int, devices: int) -> str:
 
 async def open_and_close(path: Path) -> dict[str, float]:
     started = time.perf_counter()
-    async with patchbay.open_lab(path) as lab:
+    async with open_lab(path) as lab:
         opened = time.perf_counter()
         pings = ["ping", "-c1", "-W1", str(lab.ix.ip)]
         await lab.devices[-1].run(pings, capture_stdout=True)
@@ -62,18 +63,19 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in found]
 
 
-def available_kib() -> int:
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1])
-    raise LookupError("no MemAvailable")
+def kernel_kib() -> int:
+    """What the kernel uses for itself."""
+    lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
+    return sum(
+        int(size) for name, size, *_ in lines if name in ("Slab:", "Percpu:", "KernelStack:", "VmallocUsed:")
+    )
 
 
 async def single_calls(path: Path) -> dict[str, float]:
-    before = available_kib()
-    async with patchbay.open_lab(path) as lab:
+    before = kernel_kib()
+    async with open_lab(path) as lab:
         nodes = len(lab.devices) + len(lab.routers) + 1
-        kernel = (before - available_kib()) / nodes
+        kernel = (kernel_kib() - before) / nodes
         return {**await calls(lab), **memory(lab), "kernel_kib_a_node": kernel}
 
 
