@@ -24,6 +24,8 @@ HERE = Path(__file__).parent
 RESULTS = HERE.parents[1] / "bench-results"
 SIZES = ((2, 2), (10, 100), (30, 300), (100, 1000))
 # mininet grows so fast that the largest would take a minute a run.
+# Seconds a namespace, with something to spare.
+TEARDOWN = 0.004
 MININET_MOST = 330
 
 Measured = dict[str, Any]
@@ -41,8 +43,12 @@ def busy_ticks() -> int:
     return user + nice + system + irq + soft
 
 
-def wait_for_quiet(bound: float = 60) -> None:
-    """Until the kernel has torn down the last lab: it goes on for seconds, and slows the next one."""
+def wait_for_quiet(nodes: int, bound: float = 60) -> None:
+    """Until the kernel has torn down the last lab, of so many nodes, which would slow the next one.
+
+    That takes 2.4 ms a namespace, much of it waiting for RCU, when the machine looks idle.
+    """
+    time.sleep(0.5 + nodes * TEARDOWN)
     quiet, deadline, before = 0, time.monotonic() + bound, busy_ticks()
     while quiet < 4 and time.monotonic() < deadline:
         time.sleep(0.25)
@@ -50,9 +56,9 @@ def wait_for_quiet(bound: float = 60) -> None:
         quiet, before = (quiet + 1 if now - before <= 2 else 0), now
 
 
-def measure(argv: list[str]) -> Measured | None:
-    """One process's JSON line; None where it says that it cannot (exit 3)."""
-    wait_for_quiet()
+def measure(argv: list[str], before: int) -> Measured | None:
+    """One process's JSON line; None where it says that it cannot (exit 3). `before`: the last lab's nodes."""
+    wait_for_quiet(before)
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if done.returncode == 3:
         return None
@@ -76,7 +82,7 @@ def labs(rounds: int, sizes: list[tuple[int, int]]) -> list[Measured]:
                 if routers + devices <= MININET_MOST:
                     runs["mininet"] = [*mininet, str(routers + devices)]
                 for name, argv in runs.items():
-                    if (measured := measure(argv)) is not None:
+                    if (measured := measure(argv, routers + devices)) is not None:
                         rows[name].append(measured)
                 progress.advance(task)
             found.append({"routers": routers, "devices": devices, **rows})
@@ -139,7 +145,7 @@ def main() -> None:
     console = Console()
     found = labs(options.rounds, sizes)
     print_labs(console, found)
-    calls = measure([sys.executable, str(HERE / "one_lab.py"), "10", "100", "--calls"])
+    calls = measure([sys.executable, str(HERE / "one_lab.py"), "10", "100", "--calls"], sum(sizes[-1]))
     assert calls is not None
     print_calls(console, calls)
     record = {
