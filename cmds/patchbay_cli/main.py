@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+from typing import Annotated
+
 import typer
 
 from patchbay_cli.doctor import doctor
@@ -25,9 +28,25 @@ app.command()(run)
 app.command()(plan)
 app.command()(trace)
 app.command()(inspect)
-app.command("run-in")(run_in)
+# So that `--` may be left out where the command's own options are none of ours.
+app.command("run-in", context_settings={"ignore_unknown_options": True})(run_in)
 app.command()(shell)
 app.command()(doctor)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"patchbay {version('patchbay')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Realistic networks out of Linux network namespaces, with real code in them. Without root."""
 
 
 def main() -> None:

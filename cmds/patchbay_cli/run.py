@@ -53,12 +53,16 @@ def run(
     Needs no root. The exit status is 0 if all sims passed, 1 if one failed, 2 if a file or this machine is
     not as it must be (then nothing was run), 130 after Ctrl-C.
     """
+    from patchbay.errors import HostError
     from patchbay.report.run_folder import RunFolder
+    from patchbay.sandbox.host import lacks
     from patchbay.sim.find import load_sims
 
     with errors_end_plainly():
         limit = _seconds(timeout)
         found = load_sims(sims or [], Path.cwd())
+        if missing := lacks():
+            raise HostError(missing)
         try:
             folder = RunFolder.create(work_dir, found, sys.argv[1:])
             if junit is not None:

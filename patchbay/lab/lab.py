@@ -9,9 +9,11 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+from attrs import evolve
+
 from patchbay.addressing.layout import Address, DeviceLayout, Names, NodeLayout, RouterKind
 from patchbay.config.converter import make_converter, structure
-from patchbay.errors import LabBrokenError, LabClosedError, PatchbayError, did_you_mean
+from patchbay.errors import LabBrokenError, LabClosedError, PatchbayError, Problem, SpecError, did_you_mean
 from patchbay.lab.changes import Changes
 from patchbay.lab.node import Node
 from patchbay.lab.nodes import Device, Iface, Ix, Region, Router
@@ -142,7 +144,10 @@ class Lab:
 
     async def _add(self, spec: LabSpec) -> list[Node]:
         self._check_open()
-        return await self._changes.add(spec)
+        try:
+            return await self._changes.add(spec)
+        except SpecError as error:
+            raise SpecError([_by_name(problem, spec) for problem in error.problems]) from None
 
     def _settle(self, handles: Iterable[Node], there: bool) -> None:
         """From here on these handles are good, or will never be."""
@@ -299,6 +304,13 @@ class Lab:
         if self._recorder.folder is None:
             return (None, None)
         return [self._node_file(node, f"{name}.log").open("ab", buffering=0) for name in ("stdout", "stderr")]
+
+
+def _by_name(problem: Problem, spec: LabSpec) -> Problem:
+    """In a call there is one router, and it has a name rather than a number."""
+    if not spec.routers:
+        return problem
+    return evolve(problem, path=problem.path.replace("router[0]", f"router.{spec.routers[0].name}", 1))
 
 
 def _handle(lab: Lab, layout: NodeLayout) -> Node:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shlex
 import subprocess
 from collections.abc import Callable
 from typing import IO, Any
@@ -118,7 +119,7 @@ async def run_to_end(
     """Run `what`; see `Node.run`."""
     pumps = [_Pump(stdout.sinks()), _Pump(stderr.sinks())]
     try:
-        with trio.fail_after(timeout if timeout is not None else float("inf")):
+        with trio.move_on_after(timeout if timeout is not None else float("inf")) as bound:
             process = await _start(channel, what, stdin, pumps)
             started(process)
             try:
@@ -128,6 +129,8 @@ async def run_to_end(
     finally:
         for pump in pumps:
             pump.close()
+    if bound.cancelled_caught:
+        raise trio.TooSlowError(f"in '{node}': {shlex.join(what.argv)} was not done within {timeout} s")
     if check and code != 0:
         raise CommandExited(node, code, what.argv, stdout.value, stderr.value, pumps[1].tail)
     return subprocess.CompletedProcess(what.argv, code, stdout.value, stderr.value)

@@ -30,6 +30,8 @@ _HEAD = """\
 # `ip -batch -`, and wrote kernel settings through /proc/sys; `patchbay trace --format json` tells each.
 
 set -eu
+# Where nft, sysctl and tc are, and an ordinary user's PATH may not lead.
+PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 if [ "${{PATCHBAY_REPLAY:-}}" != inside ]; then
     PATCHBAY_REPLAY=inside exec unshare --user --map-root-user --net --mount --pid --fork --kill-child \\
         --mount-proc -- /bin/sh "$0" "$@"

@@ -93,6 +93,9 @@ class Caller:
 
     async def call(self, kind: str, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         """Run `function(*args)` in the node; its value, or its exception as itself."""
+        if inspect.iscoroutinefunction(function) != (kind == "async"):
+            other = "call()" if kind == "async" else "call_async()"
+            raise TypeError(f"{function!r} is for {other}")
         payload = _pickle_call(function, args)
         number = next(self._numbers)
         answer = self._open[number] = _Answer()
@@ -139,7 +142,7 @@ def _unpickle(kind: str, payload: bytes) -> Any:
         return value
     remote, text = value
     if remote is None:
-        raise WorkerError(f"a call failed with an exception that cannot be pickled:\n{text}")
+        raise WorkerError(f"a call failed with an exception that cannot be handed over:\n{text}")
     remote.add_note(f"In the node:\n{text}")
     raise remote
 

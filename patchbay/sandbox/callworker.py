@@ -83,10 +83,13 @@ class _Calls:
         return trio.run(cancellable)
 
 
-def _pickled_error(error: BaseException) -> bytes:
+def _pickled_error(error: BaseException | None) -> bytes:
     import cloudpickle
 
     text = "".join(traceback.format_exception(error))
+    # SystemExit and the like are about a process, and it is not the program's that they mean.
+    if not isinstance(error, Exception):
+        error = None
     try:
         data: bytes = cloudpickle.dumps((error, text))
         pickle.loads(data)

@@ -13,8 +13,9 @@ import socket
 import sys
 import threading
 import weakref
-from collections.abc import Iterator
-from contextvars import ContextVar
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar, copy_context
 from typing import Any
 
 from patchbay.errors import OutsideNodeError
@@ -64,6 +65,7 @@ def inside() -> Scope | None:
 
 _installed = False
 _really_start = threading.Thread.start
+_really_submit = ThreadPoolExecutor.submit
 
 
 def install() -> None:
@@ -72,6 +74,7 @@ def install() -> None:
     if not _installed:
         _installed = True
         sys.addaudithook(_hook)
+        ThreadPoolExecutor.submit = _submit  # type: ignore[method-assign, assignment]
         threading.Thread.start = _start_thread  # type: ignore[method-assign, assignment]
 
 
@@ -121,6 +124,16 @@ def _is_address(host: str | bytes) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _submit(pool: ThreadPoolExecutor, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    """In place of `ThreadPoolExecutor.submit`: a pool's threads may be older than the block."""
+    scope = inside()
+    if scope is None:
+        return _really_submit(pool, fn, *args, **kwargs)
+    context = copy_context()
+    context.run(current.set, scope)
+    return _really_submit(pool, context.run, fn, *args, **kwargs)
 
 
 def _start_thread(thread: threading.Thread) -> None:

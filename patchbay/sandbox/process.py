@@ -17,6 +17,7 @@ import trio
 from patchbay.errors import PatchbayError
 from patchbay.sandbox import relay, wire
 from patchbay.sandbox.sandbox import Channel
+from patchbay.sandbox.server import find_program
 
 __all__ = ["NodeProcess", "Spawn", "popen", "spawn"]
 
@@ -215,7 +216,11 @@ class _Streams:
 
 
 def popen(channel: Channel, what: Spawn, options: Mapping[str, Any]) -> subprocess.Popen[Any]:
-    """Start a process behind a relay that is a true child of the program."""
+    """Start a process behind a relay that is a true child of the program.
+
+    Raises `FileNotFoundError` for a program that is not there, as `subprocess.Popen` does.
+    """
+    find_program(what.argv[0], what.env.get("PATH", os.defpath))
     conversation = channel.converse()
     request = os.memfd_create("patchbay-popen", 0)
     with conversation:

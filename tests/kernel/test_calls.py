@@ -94,6 +94,21 @@ async def test_an_exception_comes_back_as_itself_with_the_remote_traceback() -> 
             await lab.device("laptop").call(fail_oddly)
 
 
+async def test_the_wrong_kind_of_function_is_refused_before_it_runs() -> None:
+    async with home_lab() as lab:
+        with pytest.raises(TypeError, match=r"is for call_async\(\)"):
+            await lab.device("laptop").call(resolve_and_double, 1)
+        with pytest.raises(TypeError, match=r"is for call\(\)"):
+            await lab.device("laptop").call_async(times, 1)
+
+
+async def test_an_exit_in_the_node_does_not_end_the_program() -> None:
+    async with home_lab() as lab:
+        with pytest.raises(patchbay.WorkerError, match="SystemExit: 3"):
+            await lab.device("laptop").call(sys.exit, 3)
+        assert await lab.device("laptop").call(times, 2) == 6
+
+
 async def test_calls_run_side_by_side() -> None:
     async with home_lab() as lab:
         laptop = lab.device("laptop")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address
 from typing import Any
 
@@ -73,6 +74,9 @@ def in_a_thread(function: Callable[[], Any]) -> Callable[[], Any]:
     return run
 
 
+POOL = ThreadPoolExecutor(1)
+POOL.submit(int).result()
+
 LEAKS: dict[str, Callable[[], Any]] = {
     "requests": lambda: requests.get("http://127.0.0.1:9/", timeout=1),
     "requests by name": lambda: requests.get("http://example.invalid/", timeout=1),
@@ -82,6 +86,7 @@ LEAKS: dict[str, Callable[[], Any]] = {
     "C socket": lambda: socket.SocketType(socket.AF_INET, socket.SOCK_STREAM),
     "getaddrinfo": lambda: socket.getaddrinfo("example.invalid", 80),
     "gethostbyname": lambda: socket.gethostbyname("example.invalid"),
+    "a socket in a pool's thread that is older": lambda: POOL.submit(socket.socket).result(),
     "a thread's socket": in_a_thread(socket.socket),
     "a thread's look-up": in_a_thread(lambda: socket.getaddrinfo("example.invalid", 80)),
 }

@@ -15,6 +15,7 @@ import trio
 
 import patchbay
 from patchbay.lab.lab import Lab
+from patchbay.record.journal import read_records
 from tests.kernel.labs import HOME, home_lab, serve_echo
 
 pytestmark = pytest.mark.kernel
@@ -264,15 +265,20 @@ async def test_etc_hosts_and_resolv_conf_are_the_labs_own() -> None:
             lab.dns_entry("two words", "192.0.2.9")
 
 
-async def test_names_with_odd_characters_work_in_the_kernel() -> None:
-    name = "odd 'name' \"x\" $HOME ünï"
-    async with patchbay.open_lab() as lab:
+async def test_names_with_odd_characters_survive_into_kernel_journal_and_trace(tmp_path: Path) -> None:
+    name = "odd 'name' $HOME ünï"
+    async with patchbay.open_lab(outdir=tmp_path / "a 'b' ü") as lab:
         router = await lab.add_router(name, preset="home")
         device = await lab.add_device("up", ifaces={"é0": router})
         assert await reaches(device, lab.ix.ip)
         assert await reaches(device, lab.ix.ip6)
         assert lab.router(name) is router
-        assert lab.trace().isprintable() or name in lab.trace()
+        assert f"# give router '{name}' its namespace\n" in lab.trace()
+        assert any(name in record.why for record in lab.commands)
+        folder = lab.run_dir
+    with (folder / "commands.jsonl").open() as file:
+        assert any(name in record.why for record in read_records(file))
+    assert any(name in line for line in (folder / "events.jsonl").read_text().splitlines())
 
 
 async def test_a_spec_of_a_hundred_and_fifty_nodes_opens_and_answers(
