@@ -15,7 +15,7 @@ from patchbay.config.converter import collect, describe_value, make_converter, u
 from patchbay.errors import Problem, SpecError
 from patchbay.model.lab import DeviceSpec, IfaceSpec, LabSpec, RegionSpec, RouterSpec
 
-__all__ = ["TOPOLOGY_KEYS", "Draft", "draft_lab", "lab_spec", "load_lab", "read_lab", "read_toml"]
+__all__ = ["TOPOLOGY_KEYS", "Draft", "draft_lab", "read_lab", "read_toml"]
 
 MOST_DEVICES = 10_000
 
@@ -77,27 +77,11 @@ def read_toml(path: Path) -> dict[str, Any]:
     return table
 
 
-def load_lab(source: Path | Mapping[str, Any]) -> LabSpec:
-    """The lab in a TOML file, or in a dict of the same shape."""
-    return _whole(read_lab(source))
-
-
 def read_lab(source: Path | Mapping[str, Any]) -> Draft:
-    """The same with what is wrong in it, to be raised later together with what else is found."""
+    """The lab in a TOML file, or in a dict of the same shape, with what cannot be read of it."""
     if isinstance(source, Mapping):
         return draft_lab(source)
     return draft_lab(read_toml(source), str(source))
-
-
-def lab_spec(table: Mapping[str, Any], source: str | None = None) -> LabSpec:
-    """The `LabSpec` that a TOML table describes; a `SpecError` holds every problem of it."""
-    return _whole(draft_lab(table, source))
-
-
-def _whole(draft: Draft) -> LabSpec:
-    if draft.problems:
-        raise SpecError(draft.problems, draft.source)
-    return draft.spec
 
 
 def draft_lab(table: Mapping[str, Any], source: str | None = None) -> Draft:

@@ -11,9 +11,7 @@ from attrs import asdict
 from patchbay.record.journal import Record, final_state
 from patchbay.tools.commands import describe, heading
 
-__all__ = ["FORMATS", "as_json", "as_script", "select"]
-
-FORMATS = ("sh", "json", "table")
+__all__ = ["as_json", "as_script", "select"]
 
 _HEAD = """\
 #!/bin/sh

@@ -27,10 +27,7 @@ _CHUNKS_AFTER_END = 16
 
 
 class StepProcess:
-    """A command of a step. `status` is its exit status, minus a signal's number; None before its end.
-
-    `ended_by_us` if it ran until the sim ended it: then the status says nothing about it.
-    """
+    """A command of a step. `status` is its exit status, minus a signal's number; None before its end."""
 
     def __init__(
         self,
@@ -46,7 +43,6 @@ class StepProcess:
         self.argv = list(argv)
         self.output = output
         self.status: int | None = None
-        self.ended_by_us = False
         self._node = node
         self._env = env
 
@@ -61,7 +57,6 @@ class StepProcess:
         finally:
             for pipe in pipes:
                 pipe.close()
-            self.ended_by_us = self.status is None
             self.output.end()
 
     async def _run(self, pipes: Sequence[_OutputPipe], task_status: trio.TaskStatus[None]) -> None:

@@ -4,8 +4,9 @@ import tomllib
 
 import pytest
 
+from patchbay.addressing.allocate import lay_out
 from patchbay.config.converter import make_converter, structure
-from patchbay.config.lab_file import Draft, draft_lab, lab_spec
+from patchbay.config.lab_file import Draft, draft_lab
 from patchbay.errors import Problem, SpecError
 from patchbay.model.lab import Nat, RouterSpec
 from tests.pure.labs import problems_of
@@ -199,7 +200,7 @@ def test_reading_alone_finds_it_and_keeps_the_rest(case: str) -> None:
     draft = draft_lab(table, "lab.toml")
     assert [(problem.path, problem.message) for problem in draft.problems] == [BAD[case][1:]]
     with pytest.raises(SpecError) as raised:
-        lab_spec(table, "lab.toml")
+        lay_out(draft_lab(table, "lab.toml"))
     assert raised.value.problems == draft.problems
     assert str(raised.value) == f"lab.toml:{BAD[case][1]}: {BAD[case][2]}"
 
