@@ -88,35 +88,48 @@ def _ids(sandbox: Sandbox) -> Finding:
 
 _NFT = "add table inet t { chain c { type nat hook postrouting priority srcnat; masquerade; }; }\n"
 _TRIALS = (
-    # what, tool, arguments, input, fatal, and what it means where it fails
+    # what, tool, arguments, input, fatal, and what would repair it
     (
         "veth",
         ["ip", "link", "add", "name", "a", "type", "veth", "peer", "name", "b"],
         "",
         True,
-        "CONFIG_VETH",
+        "a kernel with CONFIG_VETH",
     ),
-    ("bridge", ["ip", "link", "add", "name", "c", "type", "bridge"], "", True, "CONFIG_BRIDGE"),
-    ("nftables NAT", ["nft", "-f", "-"], _NFT, True, "CONFIG_NF_TABLES_INET, CONFIG_NFT_NAT"),
+    ("bridge", ["ip", "link", "add", "name", "c", "type", "bridge"], "", True, "a kernel with CONFIG_BRIDGE"),
+    (
+        "nftables NAT",
+        ["nft", "-f", "-"],
+        _NFT,
+        True,
+        "a kernel with CONFIG_NF_TABLES_INET and CONFIG_NFT_NAT",
+    ),
     (
         "netem",
         ["tc", "qdisc", "add", "dev", "lo", "root", "netem", "delay", "1ms"],
         "",
         False,
-        "CONFIG_NET_SCH_NETEM",
+        "a kernel with CONFIG_NET_SCH_NETEM, or its module loaded",
+    ),
+    # Where it is refused, processes of a node see the machine's interfaces in /sys.
+    (
+        "own /sys",
+        ["mount", "-t", "sysfs", "sysfs", "/run/patchbay/proc"],
+        "",
+        False,
+        "start the container with --security-opt systempaths=unconfined",
     ),
 )
 
 
 async def _trial(
-    sandbox: Sandbox, what: str, argv: list[str], text: str, fatal: bool, option: str
+    sandbox: Sandbox, what: str, argv: list[str], text: str, fatal: bool, repair: str
 ) -> Finding:
     answer = await sandbox.agent.request({"lanes": [["", [["exec", None, argv, text]]]]})
     result = answer["results"][0][0]
     if result["status"] == 0:
         return Finding(what, "works")
     said = " ".join(result["err"].split()) or f"exit status {result['status']}"
-    repair = f"a kernel with {option}=y, or its module loaded"
     return Finding(what, f"does not work: {said}", False, fatal, repair)
 
 

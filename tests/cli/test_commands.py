@@ -137,6 +137,25 @@ def test_forbidden_user_namespaces_are_told_with_the_line_that_allows_them(
     assert "Traceback" not in said
 
 
+MASKED = 'mount -t tmpfs none /sys/kernel && exec "$@"'
+
+
+@pytest.mark.kernel
+def test_a_container_with_parts_of_sys_masked_still_has_labs_and_is_told_what_they_lack(
+    cli: Cli, lab_file: Path, tmp_path: Path
+) -> None:
+    before = ("unshare", "-rm", "sh", "-c", MASKED, "sh")
+    doctor = cli("doctor", before=before)
+    assert doctor.returncode == 0, doctor.stdout
+    assert "note  own /sys      does not work: mount: " in doctor.stdout
+    assert "repair: start the container with --security-opt systempaths=unconfined" in doctor.stdout
+    assert "ok    own /sys " in cli("doctor").stdout
+    sim = tmp_path / "sim.toml"
+    ping = 'cmd = ["ping", "-c1", "-W2", "${ip.server}"]'
+    sim.write_text(lab_file.read_text() + f'\n[[step]]\naction = "run"\ndevice = "laptop"\n{ping}\n')
+    assert cli("run", sim, before=before).returncode == 0
+
+
 BAD_FILES = {
     "missing": (None, "cannot be read: No such file or directory"),
     "empty": (b"", "is empty"),
