@@ -9,7 +9,7 @@ export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
 python := .venv/bin/python
 
-.PHONY: help setup run test check bench pins clean
+.PHONY: help setup run test check kernel bench pins clean purge
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,7 +19,7 @@ setup: .venv/.ready ## install what is missing: system packages by apt, Python p
 run: .venv/.ready ## set up, then run every sim in sims/
 	.venv/bin/patchbay run sims/
 
-test: check ## set up, then check, then run all tests
+test: check kernel ## set up, then check, then run all tests
 	$(python) -m pytest
 
 check: .venv/.ready ## set up, then lint, format, types and structure
@@ -28,6 +28,9 @@ check: .venv/.ready ## set up, then lint, format, types and structure
 	$(python) -m mypy
 	$(python) -m pytest -q tests/test_structure.py
 
+kernel: .venv/.ready ## set up, then build a kernel with netem for the tests, if this machine's has none
+	./setup.sh kernel
+
 bench: .venv/.ready .venv/.packages-bench ## set up, then measure how fast labs are built
 	$(python) tests/bench/run.py
 
@@ -35,9 +38,12 @@ pins: .venv/.ready ## renew requirements.txt with what pip resolves today
 	./setup.sh pins > .venv/pins
 	mv .venv/pins requirements.txt
 
-clean: ## remove what make made; runs in .patchbay-work/ stay
+clean: ## remove what make made; runs in .patchbay-work/ stay, and built kernels
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist bench-results
 	find . -name __pycache__ -prune -exec rm -rf {} +
+
+purge: clean ## clean, and remove the kernels built for any checkout: ~/.cache/patchbay/kernels
+	rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/patchbay/kernels"
 
 .venv/.ready: pyproject.toml requirements.txt .venv/.packages-base
 	./setup.sh venv

@@ -2,6 +2,7 @@
 # What has to be done before `make` can work. Called by the Makefile, which knows when:
 #   setup.sh packages GROUP   install what is missing of that [group] of packages.txt
 #   setup.sh venv             make .venv and install patchbay into it, editable, as requirements.txt pins it
+#   setup.sh kernel           build a user-mode kernel with netem, minutes the first time, if this machine's has none
 #   setup.sh pins             print a new requirements.txt
 set -eu
 cd "$(dirname "$0")"
@@ -68,6 +69,12 @@ venv() {
     # older pips know only the first name, newer ones want the second for that.
     PIP_CONSTRAINT=requirements.txt PIP_BUILD_CONSTRAINT=requirements.txt \
         .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+}
+
+kernel() {
+    .venv/bin/python -m patchbay_vm.kernel needed || return 0
+    packages kernel
+    .venv/bin/python -m patchbay_vm.kernel build
 }
 
 pins() {
