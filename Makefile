@@ -31,7 +31,7 @@ check: .venv/.ready ## set up, then lint, format, types and structure
 kernel: .venv/.ready ## set up, then build a kernel with netem for the tests, if this machine's has none
 	./setup.sh kernel
 
-bench: .venv/.ready .venv/.packages-bench ## set up, then measure how fast labs are built
+bench: .venv/.ready .venv/.packages-bench kernel ## set up, then measure how fast labs are built, and links
 	$(python) tests/bench/run.py
 
 pins: .venv/.ready ## renew requirements.txt with what pip resolves today

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         LabBrokenError,
         LabClosedError,
         LabDiedError,
+        LinkLostError,
         OutsideNodeError,
         PatchbayError,
         SpecError,
@@ -26,10 +27,20 @@ if TYPE_CHECKING:
         WorkerError,
     )
     from patchbay.lab.lab import Lab
+    from patchbay.lab.links import DirectionStats, LinkStats
     from patchbay.lab.node import Interface, Node
     from patchbay.lab.nodes import Device, Iface, Ix, Region, Router
     from patchbay.lab.open import open_lab
     from patchbay.model.lab import Firewall, IpSupport, Ipv6, LabSpec, Nat, NatV6, RouterPreset
+    from patchbay.model.link import (
+        Condition,
+        Direction,
+        Emulator,
+        Impairment,
+        LinkCondition,
+        LinkPreset,
+        RegionLink,
+    )
     from patchbay.record.events import LabEvent
     from patchbay.record.journal import Record
     from patchbay.sandbox.process import NodeProcess
@@ -37,11 +48,16 @@ if TYPE_CHECKING:
 __all__ = [
     "AllocationError",
     "CommandFailed",
+    "Condition",
     "Device",
+    "Direction",
+    "DirectionStats",
+    "Emulator",
     "ExpectationFailed",
     "Firewall",
     "HostError",
     "Iface",
+    "Impairment",
     "Interface",
     "IpSupport",
     "Ipv6",
@@ -52,6 +68,10 @@ __all__ = [
     "LabDiedError",
     "LabEvent",
     "LabSpec",
+    "LinkCondition",
+    "LinkLostError",
+    "LinkPreset",
+    "LinkStats",
     "Nat",
     "NatV6",
     "Node",
@@ -60,6 +80,7 @@ __all__ = [
     "PatchbayError",
     "Record",
     "Region",
+    "RegionLink",
     "Router",
     "RouterPreset",
     "SpecError",
@@ -74,11 +95,16 @@ __all__ = [
 _HOMES = {
     "AllocationError": "patchbay.errors",
     "CommandFailed": "patchbay.errors",
+    "Condition": "patchbay.model.link",
     "Device": "patchbay.lab.nodes",
+    "Direction": "patchbay.model.link",
+    "DirectionStats": "patchbay.lab.links",
+    "Emulator": "patchbay.model.link",
     "ExpectationFailed": "patchbay.errors",
     "Firewall": "patchbay.model.lab",
     "HostError": "patchbay.errors",
     "Iface": "patchbay.lab.nodes",
+    "Impairment": "patchbay.model.link",
     "Interface": "patchbay.lab.node",
     "IpSupport": "patchbay.model.lab",
     "Ipv6": "patchbay.model.lab",
@@ -89,6 +115,10 @@ _HOMES = {
     "LabDiedError": "patchbay.errors",
     "LabEvent": "patchbay.record.events",
     "LabSpec": "patchbay.model.lab",
+    "LinkCondition": "patchbay.model.link",
+    "LinkLostError": "patchbay.errors",
+    "LinkPreset": "patchbay.model.link",
+    "LinkStats": "patchbay.lab.links",
     "Nat": "patchbay.model.lab",
     "NatV6": "patchbay.model.lab",
     "Node": "patchbay.lab.node",
@@ -97,6 +127,7 @@ _HOMES = {
     "PatchbayError": "patchbay.errors",
     "Record": "patchbay.record.journal",
     "Region": "patchbay.lab.nodes",
+    "RegionLink": "patchbay.model.link",
     "Router": "patchbay.lab.nodes",
     "RouterPreset": "patchbay.model.lab",
     "SpecError": "patchbay.errors",

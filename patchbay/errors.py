@@ -12,7 +12,8 @@ PatchbayError
 ├── WorkerError         the worker process behind `call()` died
 ├── LabClosedError      the lab was used after its block
 ├── LabBrokenError      a failed change could not be undone
-└── LabDiedError        the lab's agent is gone
+├── LabDiedError        the lab's agent is gone
+└── LinkLostError       the relay of a link ended, and the link with it
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ __all__ = [
     "LabClosedError",
     "LabDiedError",
     "Lack",
+    "LinkLostError",
     "OutsideNodeError",
     "PatchbayError",
     "Problem",
@@ -175,3 +177,7 @@ class LabBrokenError(PatchbayError):
 
 class LabDiedError(PatchbayError):
     """The lab's agent process is gone, and with it every process and namespace of the lab."""
+
+
+class LinkLostError(PatchbayError):
+    """The relay process of a link ended, and the link went down; raised at the end of the lab's block too."""

@@ -5,17 +5,28 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from patchbay.model.link import Emulator
 
 if TYPE_CHECKING:
     from patchbay.config.lab_file import Draft
     from patchbay.model.lab import LabSpec
 
-__all__ = ["BAD_INPUT", "errors_end_plainly", "fail", "read_spec", "read_topology"]
+__all__ = ["BAD_INPUT", "EmulatorOption", "errors_end_plainly", "fail", "read_spec", "read_topology"]
 
 BAD_INPUT = 2
+
+EmulatorOption = Annotated[
+    Emulator,
+    typer.Option(
+        "--emulator",
+        help="What puts links into their conditions: the kernel's netem, a relay in userspace, or the "
+        "first where there is one (auto).",
+    ),
+]
 
 
 def fail(message: str, code: int = BAD_INPUT) -> typer.Exit:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from patchbay_cli.common import errors_end_plainly, read_spec
+from patchbay.model.link import Emulator
+from patchbay_cli.common import EmulatorOption, errors_end_plainly, read_spec
 
 if TYPE_CHECKING:
     from patchbay.lab.lab import Lab
@@ -30,6 +31,7 @@ def inspect(
     lab_id: Annotated[
         str | None, typer.Option("--id", help="What run-in and shell call it; default: the file's name.")
     ] = None,
+    emulator: EmulatorOption = Emulator.AUTO,
 ) -> None:
     """Open a lab and hold it open until Ctrl-C, for `patchbay run-in` and `patchbay shell` elsewhere."""
     import trio
@@ -45,7 +47,10 @@ def inspect(
 
             name = file_stem(lab_id or file.stem)
             with listen(name) as listener, _until_asked_to_end():
-                async with open_lab(spec, label=file.stem) as lab, trio.open_nursery() as nursery:
+                async with (
+                    open_lab(spec, label=file.stem, emulator=emulator) as lab,
+                    trio.open_nursery() as nursery,
+                ):
                     nursery.start_soon(answer_clients, lab, listener)
                     _print_nodes(lab, name)
 

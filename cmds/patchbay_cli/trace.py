@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from patchbay_cli.common import errors_end_plainly, fail, read_spec
+from patchbay.model.link import Emulator
+from patchbay_cli.common import EmulatorOption, errors_end_plainly, fail, read_spec
 
 if TYPE_CHECKING:
     from patchbay.record.journal import Record
@@ -44,6 +45,7 @@ def trace(
     everything: Annotated[
         bool, typer.Option("--all", help="Every command in order, also those undone or replaced later.")
     ] = False,
+    emulator: EmulatorOption = Emulator.AUTO,
 ) -> None:
     """Print the exact commands that were applied to build a lab.
 
@@ -52,7 +54,7 @@ def trace(
     from patchbay.record.trace import as_json, as_script, select
 
     with errors_end_plainly():
-        records, title = _records(source)
+        records, title = _records(source, emulator)
     ns = _namespace(records, node)
     chosen = select(records, everything=everything, node_ns=ns)
     if format is Format.SH:
@@ -63,7 +65,7 @@ def trace(
         _print_table(chosen)
 
 
-def _records(source: Path) -> tuple[Sequence[Record], str]:
+def _records(source: Path, emulator: Emulator) -> tuple[Sequence[Record], str]:
     from patchbay.record.journal import read_records
 
     if source.is_dir():
@@ -72,7 +74,7 @@ def _records(source: Path) -> tuple[Sequence[Record], str]:
     if source.name == COMMANDS:
         with source.open(encoding="utf-8", errors="surrogateescape") as file:
             return read_records(file), f"the lab of the run in {source.parent}"
-    return _open_once(source), f"the lab of {source}"
+    return _open_once(source, emulator), f"the lab of {source}"
 
 
 def _journal_of(run: Path) -> Path:
@@ -85,7 +87,7 @@ def _journal_of(run: Path) -> Path:
     raise fail(f"{run}: holds several labs; name one:\n{listed}")
 
 
-def _open_once(file: Path) -> Sequence[Record]:
+def _open_once(file: Path, emulator: Emulator) -> Sequence[Record]:
     import trio
 
     from patchbay.lab.open import open_lab
@@ -93,7 +95,7 @@ def _open_once(file: Path) -> Sequence[Record]:
     spec = read_spec(file)
 
     async def records() -> Sequence[Record]:
-        async with open_lab(spec, label=file.stem) as lab:
+        async with open_lab(spec, label=file.stem, emulator=emulator) as lab:
             return lab.commands
 
     return trio.run(records)

@@ -7,10 +7,12 @@ from collections.abc import Iterable, Sequence
 from patchbay.addressing import pools
 from patchbay.addressing.builder import LAN, Builder
 from patchbay.addressing.check import check, device_path, in_build_order
-from patchbay.addressing.layout import LanLayout, Layout, Network, RouterKind, RouterLayout
+from patchbay.addressing.layout import LanLayout, Layout, Network, RouterKind, RouterLayout, WireKey
+from patchbay.addressing.wires import refreshed, with_conditions
 from patchbay.config.lab_file import Draft
 from patchbay.errors import AllocationError, Problem, SpecError
 from patchbay.model.lab import LabSpec
+from patchbay.model.link import PERFECT, LinkCondition, merged
 from patchbay.model.names import NsName
 
 __all__ = ["empty_layout", "extend", "lay_out"]
@@ -59,7 +61,22 @@ def _extended(layout: Layout, draft: Draft) -> Layout:
     problems += builder.problems
     if problems:
         raise SpecError(list(dict.fromkeys(problems)), draft.source)
-    return builder.finish()
+    return refreshed(_conditioned(builder.finish(), draft.spec))
+
+
+def _conditioned(layout: Layout, added: LabSpec) -> Layout:
+    """The layout with the conditions of what was added."""
+    wished: dict[WireKey, LinkCondition] = {}
+    for router in added.routers:
+        if router.downlink is not None:
+            wished["downlink", router.name] = router.downlink
+    for device in added.devices:
+        for name, iface in device.ifaces.items():
+            if iface.link is not None:
+                wished["link", device.name, name] = iface.link
+    for link in added.region_links:
+        wished["regions", link.a, link.b] = link.condition
+    return with_conditions(layout, {key: merged(PERFECT, condition) for key, condition in wished.items()})
 
 
 def _named_networks(added: LabSpec) -> Iterable[Network]:

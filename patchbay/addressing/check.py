@@ -6,8 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import IPv4Network, IPv6Network
 
 from patchbay.addressing.layout import Layout, Network
+from patchbay.addressing.wires import combined
 from patchbay.errors import Problem, did_you_mean
 from patchbay.model.lab import DeviceSpec, LabSpec, RouterSpec
+from patchbay.model.link import PERFECT, merged
 from patchbay.model.names import env_name, iface_name_problem, node_name_problem
 from patchbay.model.presets import resolve
 
@@ -33,6 +35,7 @@ def check(layout: Layout, added: LabSpec) -> list[Problem]:
         *_routers(layout, added),
         *_devices(layout, added),
         *_env_names(layout, added),
+        *_region_links(layout, added),
     ]
 
 
@@ -82,6 +85,8 @@ def _routers(layout: Layout, added: LabSpec) -> Iterator[Problem]:
             yield Problem(f"{path}.region", f"unknown region '{router.region}'{_known(router.region, known)}")
         yield from _mtu(router.mtu, resolve(router).ip_support.versions, path)
         yield from _downstream(router, path)
+        if router.downlink is not None:
+            yield from combined(merged(PERFECT, router.downlink), f"{path}.downlink")
     yield from _loops(added)
 
 
@@ -181,6 +186,8 @@ def _devices(layout: Layout, added: LabSpec) -> Iterator[Problem]:
             versions.update(found)
             if not found:
                 yield Problem(f"{path}.{name}.gateway", _unknown_router(iface.router, layout, routers))
+            if iface.link is not None:
+                yield from combined(merged(PERFECT, iface.link), f"{path}.{name}.link")
         yield from _mtu(device.mtu, versions, path)
 
 
@@ -190,6 +197,20 @@ def _versions(layout: Layout, routers: Mapping[str, RouterSpec], name: str) -> t
         return resolve(routers[name]).ip_support.versions
     existing = layout.router(name)
     return existing.ip_support.versions if existing else ()
+
+
+def _region_links(layout: Layout, added: LabSpec) -> Iterator[Problem]:
+    known = {r.name for r in layout.forwarders.values() if r.kind == "region"}
+    known |= {region.name for region in added.regions}
+    for link in added.region_links:
+        unknown = {key: name for key, name in (("a", link.a), ("b", link.b)) if name not in known}
+        for key, name in unknown.items():
+            # A table of latencies has no such keys: it stands in one of the two, and names the other.
+            path = f"{link.path}.{key}" if link.path.startswith("region-link") else link.path
+            yield Problem(path, f"unknown region '{name}'{_known(name, known)}")
+        if link.a == link.b and not unknown:
+            yield Problem(link.path, f"found '{link.a}' twice; accepted: two regions")
+        yield from combined(merged(PERFECT, link.condition), link.path)
 
 
 def _env_names(layout: Layout, added: LabSpec) -> Iterator[Problem]:

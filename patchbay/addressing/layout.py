@@ -16,6 +16,7 @@ from ipaddress import (
 from attrs import evolve, field, frozen
 
 from patchbay.model.lab import Firewall, IpSupport, Nat, NatV6
+from patchbay.model.link import Condition, Emulator
 from patchbay.model.names import IfName, NsName
 
 __all__ = [
@@ -31,6 +32,9 @@ __all__ = [
     "RouteLayout",
     "RouterKind",
     "RouterLayout",
+    "VethEnd",
+    "WireKey",
+    "WireLayout",
     "of_version",
 ]
 
@@ -171,6 +175,60 @@ class Names:
 
 
 @frozen
+class VethEnd:
+    """One end of a wire, and its peer: what hangs there, in whatever namespace."""
+
+    name: IfName
+    mac: str
+    peer: IfName
+    peer_mac: str
+    peer_ns: NsName
+
+
+# ("link", device, interface), ("downlink", router), or ("regions", first, second).
+WireKey = tuple[str, ...]
+
+
+@frozen
+class WireLayout:
+    """Where the condition of a link acts: a bridge in `ns` between two veth ends that packets cross.
+
+    What comes in at `far` leaves by `near`, and goes up; the other way is down. A device's link is cut at
+    its router: the port is the far end, and the near end's peer takes its place in the LAN. A downlink
+    is between `lan` and a bridge `below` with all the ports. Between regions, `far` leads to the first.
+    A wire that is `broken` carries nothing, and its peers see no carrier; one is `lost` with its relay.
+    """
+
+    key: WireKey
+    title: str
+    ns: NsName
+    owner: str
+    bridge: IfName
+    bridge_mac: str
+    index: int
+    far: VethEnd
+    near: VethEnd
+    condition: Condition
+    mtu: int | None = None
+    broken: bool = False
+    lost: bool = False
+    below: IfName | None = None
+    routes: tuple[RouteLayout, ...] = ()
+
+    @property
+    def makes_far(self) -> bool:
+        """Whether the far end is there for the wire alone, and not a device's port."""
+        return self.key[0] != "link"
+
+    @property
+    def names(self) -> tuple[tuple[NsName, IfName], ...]:
+        """The interfaces that are there for the wire alone."""
+        ends = (self.near, self.far) if self.makes_far else (self.near,)
+        inside = (self.bridge, *(end.name for end in ends), *((self.below,) if self.below else ()))
+        return (*((self.ns, name) for name in inside), *((end.peer_ns, end.peer) for end in ends))
+
+
+@frozen
 class Layout:
     """A whole lab. Never changed in place; `addressing.allocate.extend` makes the next one.
 
@@ -184,6 +242,9 @@ class Layout:
     ns_names: frozenset[str] = frozenset()
     ports: Mapping[NsName, frozenset[str]] = field(factory=dict)
     macs: frozenset[str] = frozenset()
+    # Links that are not perfect; AUTO is not decided yet.
+    wires: Mapping[WireKey, WireLayout] = field(factory=dict)
+    emulator: Emulator = Emulator.AUTO
 
     @property
     def ix(self) -> RouterLayout:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
 import attrs
@@ -17,6 +18,7 @@ from cattrs.errors import (
 )
 from cattrs.gen import make_dict_structure_fn
 
+from patchbay.config.link import accept_links
 from patchbay.errors import Problem, SpecError, did_you_mean
 
 __all__ = ["Unacceptable", "collect", "describe_value", "make_converter", "structure", "unknown_key"]
@@ -26,15 +28,10 @@ T = TypeVar("T")
 # Keys of SIM.md that belong to parts of patchbay that are not there yet: said so, not "unknown".
 NOT_YET = frozenset(
     {
-        "downlink",
         "block_icmp_frag_needed",
         "ra_enabled",
         "ra_interval_secs",
         "ra_lifetime_secs",
-        "impair",
-        "link",
-        "latencies",
-        "region-link",
     }
 )
 
@@ -147,8 +144,35 @@ def _table_factory(wanted: type, converter: cattrs.Converter) -> Callable[[Any, 
     return hook
 
 
-def make_converter() -> cattrs.Converter:
-    """A converter for TOML: exact types, no unknown keys, every error kept."""
+def _is_dict(kind: Any) -> bool:
+    return get_origin(kind) is dict
+
+
+def _names_factory(wanted: Any, converter: cattrs.Converter) -> Callable[[Any, Any], Any]:
+    item_type = get_args(wanted)[1]
+
+    def hook(value: object, _: object) -> dict[str, Any]:
+        if not isinstance(value, Mapping):
+            raise Unacceptable(f"found {describe_value(value)}; accepted: a table")
+        items, errors = {}, []
+        for name, item in value.items():
+            try:
+                items[name] = item if item_type is Any else converter.structure(item, item_type)
+            except Exception as error:  # collected, and raised together
+                error.add_note(cattrs.AttributeValidationNote(f"key {name}", name, item_type))
+                errors.append(error)
+        if errors:
+            raise cattrs.ClassValidationError("table", errors, dict)
+        return items
+
+    return hook
+
+
+def make_converter(folder: Path | None = None) -> cattrs.Converter:
+    """A converter for TOML: exact types, no unknown keys, every error kept.
+
+    Files that values name are looked for in `folder` (default: the present one).
+    """
     converter = cattrs.Converter(detailed_validation=True, forbid_extra_keys=True)
     converter.register_structure_hook(str, _text)
     converter.register_structure_hook(int, _exactly(int, "an integer"))
@@ -157,8 +181,14 @@ def make_converter() -> cattrs.Converter:
     converter.register_structure_hook(IPv4Network, _network)
     converter.register_structure_hook(IPv6Network, _network)
     converter.register_structure_hook_factory(_is_tuple, _tuple_factory)
+    converter.register_structure_hook_factory(_is_dict, _names_factory)
     converter.register_structure_hook_factory(attrs.has, _table_factory)
+    accept_links(converter, lambda wanted: _table_factory(wanted, converter), folder or Path(), _refusal)
     return converter
+
+
+def _refusal(value: object, accepted: str) -> Unacceptable:
+    return Unacceptable(f"found {describe_value(value)}; accepted: {accepted}")
 
 
 def structure(converter: cattrs.Converter, value: object, wanted: type[T], source: str | None = None) -> T:

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import attrs
 import cattrs
 import tomli
-from attrs import frozen
+from attrs import field, frozen
 
 from patchbay.config.converter import collect, describe_value, make_converter, unknown_key
 from patchbay.errors import Problem, SpecError
-from patchbay.model.lab import DeviceSpec, IfaceSpec, LabSpec, RegionSpec, RouterSpec
+from patchbay.model.lab import (
+    DeviceSpec,
+    IfaceSpec,
+    LabSpec,
+    RegionLinkSpec,
+    RegionSpec,
+    RouterSpec,
+    links_by_latency,
+)
+from patchbay.model.link import Impairment, LinkCondition, range_problems
 
 __all__ = ["TOPOLOGY_KEYS", "Draft", "draft_lab", "read_lab", "read_toml"]
 
@@ -24,7 +33,11 @@ T = TypeVar("T")
 
 @frozen
 class _IfaceTable:
+    """`[device.NAME.IFACE]`; `impair` is the older name of `link`."""
+
     gateway: str
+    link: LinkCondition | None = None
+    impair: LinkCondition | None = None
 
 
 @frozen
@@ -41,7 +54,17 @@ _DEVICE_KEYS = frozenset(field.name for field in attrs.fields(_DeviceTable))
 
 @frozen
 class _RegionTable:
-    """`[region.NAME]`."""
+    """`[region.NAME]`; `latencies` are in ms, one way, to other regions."""
+
+    latencies: dict[str, float] = field(factory=dict)
+
+
+@frozen
+class _RegionPair:
+    """`[[region-link]]`: the two regions, beside the keys of a link condition."""
+
+    a: str
+    b: str
 
 
 @frozen
@@ -56,8 +79,8 @@ class Draft:
     source: str | None = None
 
 
-_PARTS = ["router", "device", "region"]
-TOPOLOGY_KEYS = frozenset({*_PARTS, "region-link"})
+_PARTS = ["router", "device", "region", "region-link"]
+TOPOLOGY_KEYS = frozenset(_PARTS)
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -84,13 +107,16 @@ def read_lab(source: Path | Mapping[str, Any]) -> Draft:
     return draft_lab(read_toml(source), str(source))
 
 
-def draft_lab(table: Mapping[str, Any], source: str | None = None) -> Draft:
-    """What a TOML table says of a lab."""
-    reader = _Reader()
+def draft_lab(table: Mapping[str, Any], source: str | None = None, folder: Path | None = None) -> Draft:
+    """What a TOML table says of a lab. Files that it names are looked for in `folder` (default: that of
+    `source`).
+    """
+    reader = _Reader(folder or (Path(source).parent if source else None))
     spec = LabSpec(
         routers=reader.routers(table.get("router")),
         devices=reader.devices(table.get("device")),
         regions=reader.regions(table.get("region")),
+        region_links=reader.region_links(table.get("region-link")),
     )
     problems = [
         *reader.problems,
@@ -104,25 +130,42 @@ def draft_lab(table: Mapping[str, Any], source: str | None = None) -> Draft:
 class _Reader:
     """Reads the parts of a lab. What has a problem is read without the keys that have it."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path | None = None) -> None:
         self.problems: list[Problem] = []
-        self._converter: cattrs.Converter = make_converter()
+        self._converter: cattrs.Converter = make_converter(folder)
+        self._latencies: dict[str, dict[str, float]] = {}
 
     def routers(self, value: object) -> tuple[RouterSpec, ...]:
-        if value is None:
-            return ()
-        if not isinstance(value, list | tuple):
-            self._refuse("router", value, "an array of tables, [[router]]")
-            return ()
         return tuple(
-            self._read(item, RouterSpec, f"router[{index}]", {"name": ""}) for index, item in enumerate(value)
+            self._read(item, RouterSpec, f"router[{index}]", {"name": ""})
+            for index, item in enumerate(self._array(value, "router"))
         )
 
     def regions(self, value: object) -> tuple[RegionSpec, ...]:
-        tables = self._tables(value, "region")
-        for name, table in tables.items():
-            self._read(table, _RegionTable, f"region.{name}", {})
-        return tuple(RegionSpec(name) for name in tables)
+        for name, table in self._tables(value, "region").items():
+            path = f"region.{name}"
+            sound = self._latencies[name] = {}
+            for other, ms in self._read(table, _RegionTable, path, {}).latencies.items():
+                if found := list(range_problems(Impairment(latency_ms=ms))):
+                    self.problems += [Problem(f"{path}.latencies.{other}", text) for _, text in found]
+                else:
+                    sound[other] = ms
+        return tuple(RegionSpec(name) for name in self._latencies)
+
+    def region_links(self, value: object) -> tuple[RegionLinkSpec, ...]:
+        """What `[region.NAME] latencies`, read before, and `[[region-link]]` say together."""
+        links = links_by_latency(self._latencies)
+        for index, item in enumerate(self._array(value, "region-link")):
+            path = f"region-link[{index}]"
+            table = item if isinstance(item, Mapping) else {}
+            names = {key: value for key, value in table.items() if key in ("a", "b")}
+            rest = {key: value for key, value in table.items() if key not in names}
+            regions = self._read(names if table else item, _RegionPair, path, {"a": "", "b": ""})
+            condition = self._read(rest, LinkCondition, path, {})
+            wished = RegionLinkSpec(regions.a, regions.b, condition, path)
+            pair = frozenset((regions.a, regions.b))
+            links[pair] = wished.over(links[pair]) if pair in links else wished
+        return tuple(links.values())
 
     def devices(self, value: object) -> tuple[DeviceSpec, ...]:
         tables = self._tables(value, "device")
@@ -138,7 +181,9 @@ class _Reader:
             # An array is what [[device.NAME.IFACE]] makes.
             if isinstance(item, Mapping) or (isinstance(item, list) and key not in _DEVICE_KEYS):
                 table = self._read(item, _IfaceTable, f"{path}.{key}", {"gateway": ""})
-                ifaces[key] = IfaceSpec(table.gateway)
+                if table.link is not None and table.impair is not None:
+                    self.problems.append(Problem(f"{path}.{key}.impair", "the older name of link; name one"))
+                ifaces[key] = IfaceSpec(table.gateway, table.link or table.impair)
             else:
                 own[key] = item
         traits = self._read(own, _DeviceTable, path, {})
@@ -151,6 +196,14 @@ class _Reader:
             DeviceSpec(f"{name}-{number}", ifaces, traits.default_via, traits.mtu, counted_from=name)
             for number in range(traits.count)
         ]
+
+    def _array(self, value: object, part: str) -> Sequence[Any]:
+        if value is None:
+            return ()
+        if not isinstance(value, list | tuple):
+            self._refuse(part, value, f"an array of tables, [[{part}]]")
+            return ()
+        return value
 
     def _tables(self, value: object, part: str) -> Mapping[str, Any]:
         if value is None:
@@ -169,11 +222,14 @@ class _Reader:
             if not found:
                 raise
         self.problems += found
-        bad = {problem.path.removeprefix(f"{path}.") for problem in found}
+        bad = [problem.path.removeprefix(f"{path}.") for problem in found]
         table = value if isinstance(value, Mapping) else {}
-        return self._converter.structure(
-            {**blank, **{key: item for key, item in table.items() if key not in bad}}, wanted
-        )
+        sound = {
+            key: item
+            for key, item in table.items()
+            if not any(place == key or place.startswith((f"{key}.", f"{key}[")) for place in bad)
+        }
+        return self._converter.structure({**blank, **sound}, wanted)
 
     def _refuse(self, path: str, value: object, accepted: str) -> None:
         self.problems.append(Problem(path, f"found {describe_value(value)}; accepted: {accepted}"))

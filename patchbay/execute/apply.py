@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,14 +11,27 @@ import trio
 from attrs import frozen
 
 from patchbay.errors import CommandFailed, LabDiedError
-from patchbay.plan.plan import Plan
+from patchbay.plan.plan import Plan, Stage
 from patchbay.sandbox import wire
+from patchbay.sandbox.helpers import Helpers
 from patchbay.sandbox.sandbox import Sandbox
-from patchbay.tools.commands import Command, Ip, Nft, SetSysctl, WriteFile, by_hand
+from patchbay.tools import tc
+from patchbay.tools.commands import (
+    CheckQdiscs,
+    Command,
+    EndHelper,
+    Helper,
+    Ip,
+    Nft,
+    SetSysctl,
+    Tc,
+    WriteFile,
+    by_hand,
+)
 
 __all__ = ["Batch", "Outcome", "Result", "apply", "apply_now", "batches"]
 
-LAN = "lan"
+Lanes = list[list["Batch"]]
 
 
 @frozen
@@ -29,7 +43,7 @@ class Batch:
     @property
     def forgiving(self) -> bool:
         """Whether errors of single commands may be none: then all of them are tried."""
-        return any(isinstance(command, Ip) and command.tolerate for command in self.commands)
+        return any(isinstance(command, Ip | Tc) and command.tolerate for command in self.commands)
 
     @property
     def lane(self) -> str:
@@ -68,23 +82,25 @@ def batches(commands: Sequence[Command]) -> Iterator[Batch]:
 
 
 def _together(one: Command, other: Command) -> bool:
-    if type(one) is not type(other) or isinstance(one, Nft):
+    if type(one) is not type(other) or isinstance(one, Nft | CheckQdiscs | Helper | EndHelper):
         return False
     # The agent writes settings and files of any namespace; a tool runs in one.
-    return one.ns == other.ns if isinstance(one, Ip) else True
+    return one.ns == other.ns if isinstance(one, Ip | Tc) else True
 
 
 def step(batch: Batch) -> list[Any]:
     """The batch as the agent reads it."""
     first = batch.commands[0]
-    if isinstance(first, Ip):
-        argv = ["ip", *(["-force"] if batch.forgiving else []), "-batch", "-"]
+    if isinstance(first, Ip | Tc):
+        argv = [first.tool, *(["-force"] if batch.forgiving else []), "-batch", "-"]
         return [
             "try" if batch.forgiving else "exec",
             first.ns,
             argv,
-            "".join(" ".join(c.args) + "\n" for c in batch.commands if isinstance(c, Ip)),
+            "".join(" ".join(c.args) + "\n" for c in batch.commands if isinstance(c, Ip | Tc)),
         ]
+    if isinstance(first, CheckQdiscs):
+        return ["exec", first.ns, list(first.argv), ""]
     if isinstance(first, Nft):
         return ["exec", first.ns, ["nft", "-f", "-"], first.ruleset]
     if isinstance(first, SetSysctl):
@@ -95,23 +111,20 @@ def step(batch: Batch) -> list[Any]:
     return ["write", [[c.path, c.content] for c in batch.commands if isinstance(c, WriteFile)]]
 
 
-async def apply(sandbox: Sandbox, plan: Plan, done: list[Outcome]) -> None:
+async def apply(sandbox: Sandbox, helpers: Helpers, plan: Plan, done: list[Outcome]) -> None:
     """Carry out `plan`, adding to `done` what was tried. Raises `CommandFailed` for the first failure.
 
     What runs is never abandoned in the middle: also when cancelled, this returns only once nothing
     is under way, so that undoing starts from rest.
     """
     with trio.CancelScope(shield=True):
-        run = _Run(sandbox, done)
-        async with trio.open_nursery() as nursery:
-            for stage in plan.stages:
-                await run.lanes([list(batches(stage.make))])
-                if run.failed:
-                    break
-                if stage.configure:
-                    nursery.start_soon(run.lanes, _by_namespace(stage.configure))
+        run = _Run(sandbox, helpers, done)
+        for stages in _between_rests(plan.stages):
+            await run.stages(stages)
         if not run.failed and plan.settle:
-            await sandbox.agent.request({"lanes": [["", [["settle", [[ns, LAN] for ns in plan.settle]]]]]})
+            await sandbox.agent.request(
+                {"lanes": [["", [["settle", [list(iface) for iface in plan.settle]]]]]}
+            )
     if run.failed:
         raise run.failed
     await trio.lowlevel.checkpoint_if_cancelled()
@@ -119,12 +132,16 @@ async def apply(sandbox: Sandbox, plan: Plan, done: list[Outcome]) -> None:
 
 def apply_now(sandbox: Sandbox, plan: Plan, done: list[Outcome]) -> None:
     """The same without trio, for a plan of files alone, which the agent writes in no time."""
-    run = _Run(sandbox, done)
+    run = _Run(sandbox, None, done)
     for stage in plan.stages:
         lanes = [list(batches(stage.make))]
         run.take(lanes, sandbox.agent.request_now(run.message(lanes))[0])
     if run.failed:
         raise run.failed
+
+
+def _about_helper(batch: Batch) -> bool:
+    return isinstance(batch.commands[0], Helper | EndHelper)
 
 
 def _by_namespace(commands: Sequence[Command]) -> list[list[Batch]]:
@@ -134,13 +151,59 @@ def _by_namespace(commands: Sequence[Command]) -> list[list[Batch]]:
     return [list(batches(lane)) for lane in lanes.values()]
 
 
+def _between_rests(stages: Sequence[Stage]) -> Iterator[list[Stage]]:
+    """The stages that may overlap, up to the next that is settled."""
+    group: list[Stage] = []
+    for stage in stages:
+        if stage.settled and group:
+            yield group
+            group = []
+        group.append(stage)
+    if group:
+        yield group
+
+
 class _Run:
-    def __init__(self, sandbox: Sandbox, done: list[Outcome]) -> None:
+    def __init__(self, sandbox: Sandbox, helpers: Helpers | None, done: list[Outcome]) -> None:
         self._sandbox = sandbox
+        self._helpers = helpers
         self._done = done
         self.failed: CommandFailed | LabDiedError | None = None
 
-    async def lanes(self, lanes: list[list[Batch]]) -> None:
+    async def stages(self, stages: Sequence[Stage]) -> None:
+        async with trio.open_nursery() as nursery:
+            for stage in stages:
+                if self.failed:
+                    return
+                await self._part([list(batches(stage.make))])
+                if stage.configure:
+                    nursery.start_soon(self._part, _by_namespace(stage.configure))
+
+    async def _part(self, lanes: Lanes) -> None:
+        """The batches of lanes, and then their helpers."""
+        await self._lanes([[batch for batch in lane if not _about_helper(batch)] for lane in lanes])
+        for lane in lanes:
+            for batch in filter(_about_helper, lane):
+                if not self.failed:
+                    await self._helper(batch)
+
+    async def _helper(self, batch: Batch) -> None:
+        command, started = batch.commands[0], time.time()
+        assert self._helpers is not None
+        result = Result(0)
+        try:
+            if isinstance(command, Helper):
+                await self._helpers.put(command.ns, command.name, command.module, command.args)
+            elif isinstance(command, EndHelper):
+                self._helpers.end(command.ns, command.name)
+        except LabDiedError as error:
+            self.failed = error
+            return
+        except (OSError, trio.TooSlowError) as error:
+            result = Result(1, str(error))
+        self._note(Outcome(batch, started, time.time() - started, (result,)))
+
+    async def _lanes(self, lanes: Lanes) -> None:
         wanted = [lane for lane in lanes if lane]
         if not wanted or self.failed:
             return
@@ -160,7 +223,10 @@ class _Run:
                 self._take(batch, raw)
 
     def _take(self, batch: Batch, raw: dict[str, Any]) -> None:
-        outcome = Outcome(batch, raw["time"], raw["elapsed"], _results(batch, raw))
+        self._note(Outcome(batch, raw["time"], raw["elapsed"], _results(batch, raw)))
+
+    def _note(self, outcome: Outcome) -> None:
+        batch = outcome.batch
         self._done.append(outcome)
         for number, result in enumerate(outcome.results):
             if result and result.status != 0 and self.failed is None:
@@ -170,13 +236,15 @@ class _Run:
 def _results(batch: Batch, raw: dict[str, Any]) -> tuple[Result | None, ...]:
     """The result of each command of a batch, from that of the whole."""
     status, stderr, count = raw["status"], raw["err"], len(batch.commands)
-    fine = Result(0)
-    if status == 0:
-        return (fine,) * count
     first = batch.commands[0]
-    if isinstance(first, Nft):
+    if status == 0 and isinstance(first, CheckQdiscs):
+        wrong = tc.differences(first.wanted, raw["out"])
+        return (Result(1, "\n".join(wrong)) if wrong else Result(0),)
+    if status == 0:
+        return (Result(0),) * count
+    if isinstance(first, Nft | CheckQdiscs):
         return (Result(status, stderr),)
-    if not isinstance(first, Ip):
+    if not isinstance(first, Ip | Tc):
         failed = int(raw["out"])
         return _up_to(failed, Result(status, stderr), count)
     if batch.forgiving:
@@ -202,7 +270,7 @@ def _tried(batch: Batch, status: int, stderr: str) -> tuple[Result | None, ...]:
 
 
 def _forgiven(command: Command, error: str) -> Result:
-    tolerated = isinstance(command, Ip) and any(text in error for text in command.tolerate)
+    tolerated = isinstance(command, Ip | Tc) and any(text in error for text in command.tolerate)
     return Result(0 if not error or tolerated else 1, error)
 
 
@@ -237,7 +305,7 @@ def _failure(command: Command, number: int, result: Result) -> CommandFailed:
             line = int(match[1])
             # An unexpected end is told of the line after the last.
             text = "".join(command.ruleset.splitlines()[line - 1 : line]).strip() or "(the end)"
-    elif isinstance(command, Ip):
+    elif isinstance(command, Ip | Tc):
         line, text = number + 1, " ".join(command.args)
     return CommandFailed(
         intent=command.why,
@@ -255,6 +323,8 @@ def _failure(command: Command, number: int, result: Result) -> CommandFailed:
 def _hint(stderr: str) -> str:
     if "No such file or directory" in stderr and "rule" in stderr:
         return "the kernel lacks a part of nftables; `patchbay doctor` lists what else"
+    if "qdisc kind is unknown" in stderr:
+        return "the kernel has no sch_netem: open the lab with emulator='userspace' or 'auto'"
     if "Operation not supported" in stderr or "Unknown device type" in stderr:
         return "the kernel lacks this kind of link; `patchbay doctor` lists what else"
     if "Message too long" in stderr:

@@ -7,16 +7,21 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Generic, TypeVar
 
 import trio
+from attrs import evolve
 
 from patchbay.addressing.allocate import extend
 from patchbay.addressing.layout import Layout, Names, NodeLayout
 from patchbay.errors import LabBrokenError, LabDiedError, PatchbayError
 from patchbay.execute.apply import Outcome, apply, apply_now
 from patchbay.model.lab import LabSpec
+from patchbay.model.link import Emulator
 from patchbay.model.names import NsName
 from patchbay.plan.change import between
 from patchbay.plan.hosts import name_files
+from patchbay.plan.plan import Plan, forgiving
 from patchbay.record.recorder import Recorder
+from patchbay.sandbox.helpers import Helpers
+from patchbay.sandbox.netem import has_netem
 from patchbay.sandbox.sandbox import Sandbox
 
 __all__ = ["Changes"]
@@ -42,7 +47,9 @@ class Changes(Generic[HandleT]):
     def __init__(
         self,
         sandbox: Sandbox,
+        helpers: Helpers,
         recorder: Recorder,
+        emulator: Emulator,
         handle: Callable[[NodeLayout], HandleT],
         settle: Callable[[Iterable[HandleT], bool], None],
     ) -> None:
@@ -50,6 +57,8 @@ class Changes(Generic[HandleT]):
         self.names = Names()
         self.broken = False
         self._sandbox = sandbox
+        self._helpers = helpers
+        self._emulator = emulator
         self._recorder = recorder
         self._handle = handle
         self._settle = settle
@@ -59,8 +68,9 @@ class Changes(Generic[HandleT]):
     async def build(self, full: Layout) -> None:
         """The first plan: the exchange, and what the spec names. Nothing is undone: there is no lab yet."""
         done: list[Outcome] = []
+        full = await self._decided(full)
         try:
-            await apply(self._sandbox, between(None, full), done)
+            await self._apply(between(None, full), done)
             apply_now(self._sandbox, name_files(None, self.names, {}), done)
         except BaseException:
             self._recorder.failure(done)
@@ -83,6 +93,24 @@ class Changes(Generic[HandleT]):
             handles = self._new_handles(old, new)
             self._settle(handles, True)
             return handles
+
+    async def alter(self, change: Callable[[Layout], Layout]) -> None:
+        """Change what is there, now or with this task's batch."""
+        if (batch := self._own_batch()) is not None:
+            batch.layout = change(batch.layout)
+            return
+        async with self._one_at_a_time:
+            await self._become(change(self.standing))
+
+    async def _decided(self, layout: Layout) -> Layout:
+        """The layout with an emulator, where it needs one."""
+        if self._emulator is Emulator.AUTO and layout.wires:
+            netem = await has_netem(self._sandbox)
+            self._emulator = Emulator.NETEM if netem else Emulator.USERSPACE
+        return evolve(layout, emulator=self._emulator)
+
+    async def _apply(self, plan: Plan, done: list[Outcome]) -> None:
+        await apply(self._sandbox, self._helpers, plan, done)
 
     @contextlib.asynccontextmanager
     async def batch(self) -> AsyncIterator[None]:
@@ -113,6 +141,12 @@ class Changes(Generic[HandleT]):
         return batch if batch and batch.task is trio.lowlevel.current_task() else None
 
     @property
+    def present(self) -> Layout:
+        """The layout that this task sees: the kernel's, and what its batch has added."""
+        batch = self._own_batch()
+        return batch.layout if batch else self.standing
+
+    @property
     def standing(self) -> Layout:
         """The layout that the kernel has."""
         assert self._layout is not None, "build() comes first"
@@ -126,8 +160,9 @@ class Changes(Generic[HandleT]):
         """Change the kernel from the present layout to `new`; on failure back, as if never called."""
         old = self.standing
         done: list[Outcome] = []
+        new = await self._decided(new)
         try:
-            await apply(self._sandbox, between(old, new), done)
+            await self._apply(between(old, new), done)
         except LabDiedError:
             raise  # with the agent everything went: there is nothing to undo
         except BaseException:
@@ -140,7 +175,7 @@ class Changes(Generic[HandleT]):
         undone: list[Outcome] = []
         try:
             with trio.CancelScope(shield=True):
-                await apply(self._sandbox, between(new, old), undone)
+                await self._apply(forgiving(between(new, old)), undone)
         except PatchbayError as error:
             self.broken = True
             raise LabBrokenError("a change failed and could not be undone; open a new lab") from error

@@ -9,26 +9,28 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from attrs import evolve
-
 from patchbay.addressing.layout import Address, DeviceLayout, Names, NodeLayout, RouterKind
+from patchbay.addressing.wires import region_key
 from patchbay.config.converter import make_converter, structure
 from patchbay.errors import LabBrokenError, LabClosedError, PatchbayError, Problem, SpecError, did_you_mean
 from patchbay.lab.changes import Changes
+from patchbay.lab.links import DEFAULT_REGIONS, Links, LinkStats
 from patchbay.lab.node import Node
 from patchbay.lab.nodes import Device, Iface, Ix, Region, Router
 from patchbay.lab.session import Session
+from patchbay.lab.wished import by_name, iface_table, look_up, name_of
 from patchbay.model.lab import (
     DeviceSpec,
     Firewall,
-    IfaceSpec,
     IpSupport,
     LabSpec,
     Nat,
     NatV6,
+    RegionLinkSpec,
     RegionSpec,
     RouterSpec,
 )
+from patchbay.model.link import Emulator, LinkCondition, RegionLink
 from patchbay.model.names import NsName, env_name
 from patchbay.plan.hosts import FILES, own_file
 from patchbay.record.events import LabEvent, snapshot
@@ -45,15 +47,18 @@ NodeT = TypeVar("NodeT", bound=Node)
 class Lab:
     """A lab that is there. `open_lab` makes it; leaving its block ends it."""
 
-    def __init__(self, session: Session, recorder: Recorder, *, label: str, prefix: str) -> None:
+    def __init__(
+        self, session: Session, recorder: Recorder, *, label: str, prefix: str, emulator: Emulator
+    ) -> None:
         self.label = label
         # Tells this lab from the others of this process, in messages and logs.
         self.prefix = prefix
         self._session = session
         self._recorder = recorder
         self._changes: Changes[Node] = Changes(
-            session.sandbox, recorder, partial(_handle, self), self._settle
+            session.sandbox, session.helpers, recorder, emulator, partial(_handle, self), self._settle
         )
+        self._links = Links(self._changes, session, recorder.event)
         self._nodes: dict[str, Node] = {}
         self._regions: dict[str, Region] = {}
         self._closed = False
@@ -77,19 +82,21 @@ class Lab:
         mtu: int | None = None,
         downstream_cidr: Any = None,
         downstream_cidr_v6: Any = None,
+        downlink: LinkCondition | Mapping[str, Any] | str | None = None,
     ) -> Router:
         """Add a router; what is named overrides the preset.
 
         Without a preset: no NAT, no firewall, a public pool, and `v4-only`, so that no IPv6 path
         goes round a NAT under test. `upstream` is the router above it (default: the exchange, or
-        its region's). `mtu` is that of its uplink, in bytes. Raises `SpecError`, `AllocationError`,
-        `CommandFailed`; after each of them the lab is as it was.
+        its region's). `mtu` is that of its uplink, in bytes; `downlink` the condition between it and all
+        that is below it. Raises `SpecError`, `AllocationError`, `CommandFailed`; after each of them the lab
+        is as it was.
         """
         wished = {
             "name": name,
             "preset": preset,
-            "upstream": _name(upstream),
-            "region": _name(region),
+            "upstream": name_of(upstream),
+            "region": name_of(region),
             "nat": nat,
             "nat_v6": nat_v6,
             "firewall": firewall,
@@ -97,6 +104,7 @@ class Lab:
             "mtu": mtu,
             "downstream_cidr": downstream_cidr,
             "downstream_cidr_v6": downstream_cidr_v6,
+            "downlink": downlink,
         }
         spec = structure(make_converter(), wished, RouterSpec)
         (node,) = await self._add(LabSpec(routers=(spec,)))
@@ -107,20 +115,24 @@ class Lab:
         name: str,
         *,
         uplink: Router | str | None = None,
+        link: LinkCondition | Mapping[str, Any] | str | None = None,
         ifaces: Mapping[str, Iface | Router | str] | None = None,
         default_via: str | None = None,
         mtu: int | None = None,
     ) -> Device:
-        """Add a device: `uplink=r` is short for `ifaces={"eth0": Iface(r)}`.
+        """Add a device: `uplink=r, link=c` is short for `ifaces={"eth0": Iface(r, link=c)}`.
 
+        A link's condition `c` is a preset's name such as "wifi", a `LinkCondition`, or a dict of its fields.
         `default_via` names the interface of its default routes (default: the first), `mtu` is that
         of its interfaces in bytes. Raises as `add_router` does.
         """
         if uplink is not None and ifaces is not None:
             raise TypeError("name either `uplink` or `ifaces`")
-        wished = ifaces if ifaces is not None else {"eth0": uplink} if uplink is not None else {}
-        specs = {iface: IfaceSpec(_router_name(to)) for iface, to in wished.items()}
-        fields = {"name": name, "ifaces": specs, "default_via": default_via, "mtu": mtu}
+        if link is not None and uplink is None:
+            raise TypeError("`link` goes with `uplink`; with `ifaces` it is Iface(router, link=...)")
+        wished = ifaces if ifaces is not None else {"eth0": Iface(uplink, link)} if uplink is not None else {}
+        tables = {iface: iface_table(to) for iface, to in wished.items()}
+        fields = {"name": name, "ifaces": tables, "default_via": default_via, "mtu": mtu}
         spec = structure(make_converter(), fields, DeviceSpec)
         (node,) = await self._add(LabSpec(devices=(spec,)))
         return _as(Device, node)
@@ -129,6 +141,49 @@ class Lab:
         """Add a region, for routers to be put in. Raises as `add_router` does."""
         (node,) = await self._add(LabSpec(regions=(RegionSpec(name),)))
         return _as(Region, node)
+
+    async def add_default_regions(self) -> tuple[Region, Region, Region]:
+        """Add the regions "us", "eu" and "asia", 40 (us-eu), 80 (us-asia) and 120 ms apart, one way."""
+        names = ("us", "eu", "asia")
+        links = tuple(RegionLinkSpec(a, b, RegionLink.good(ms)) for (a, b), ms in DEFAULT_REGIONS.items())
+        nodes = await self._add(LabSpec(regions=tuple(map(RegionSpec, names)), region_links=links))
+        us, eu, asia = (_as(Region, node) for node in nodes)
+        return us, eu, asia
+
+    async def link_regions(
+        self, a: Region | str, b: Region | str, link: LinkCondition | Mapping[str, Any] | str | float
+    ) -> None:
+        """Lead packets between two regions over a link of their own instead of the exchange.
+
+        `link` is a `RegionLink`, what else a link's condition can be, or its latency in ms, one way; its `up`
+        is from `a` to `b`. For two that are linked it changes what `link` says, and nothing else.
+        """
+        self._check_open()
+        await self._links.link_regions(self._region_name(a), self._region_name(b), link)
+
+    async def break_region_link(self, a: Region | str, b: Region | str) -> None:
+        """Cut the link of two regions: what is under way is lost, and nothing goes another way."""
+        self._check_open()
+        await self._links.break_regions(self._region_name(a), self._region_name(b), broken=True)
+
+    async def restore_region_link(self, a: Region | str, b: Region | str) -> None:
+        """Mend what `break_region_link` cut."""
+        self._check_open()
+        await self._links.break_regions(self._region_name(a), self._region_name(b), broken=False)
+
+    async def region_link_stats(self, a: Region | str, b: Region | str) -> LinkStats:
+        """What each direction of the link of two regions has done; `up` is from the one linked first."""
+        self._check_open()
+        key = region_key(self._changes.present, self._region_name(a), self._region_name(b))
+        return await self._links.stats(key)
+
+    def _region_name(self, region: Region | str) -> str:
+        """Of a region that there is. Raises `SpecError`."""
+        name = region if isinstance(region, str) else region.name
+        known = [f.name for f in self._changes.present.forwarders.values() if f.kind is RouterKind.REGION]
+        if name not in known:
+            raise SpecError([Problem("region", f"unknown region '{name}'{did_you_mean(name, known)}")])
+        return name
 
     @contextlib.asynccontextmanager
     async def batch(self) -> AsyncIterator[None]:
@@ -147,7 +202,7 @@ class Lab:
         try:
             return await self._changes.add(spec)
         except SpecError as error:
-            raise SpecError([_by_name(problem, spec) for problem in error.problems]) from None
+            raise SpecError([by_name(problem, spec) for problem in error.problems]) from None
 
     def _settle(self, handles: Iterable[Node], there: bool) -> None:
         """From here on these handles are good, or will never be."""
@@ -162,19 +217,19 @@ class Lab:
 
     def device(self, name: str) -> Device:
         """The device of that name; `KeyError` with close matches."""
-        return _look_up(name, "device", {n.name: n for n in self.devices})
+        return look_up(name, "device", {n.name: n for n in self.devices})
 
     def router(self, name: str) -> Router:
         """The router of that name; `KeyError` with close matches."""
-        return _look_up(name, "router", {n.name: n for n in self.routers})
+        return look_up(name, "router", {n.name: n for n in self.routers})
 
     def region(self, name: str) -> Region:
         """The region of that name; `KeyError` with close matches."""
-        return _look_up(name, "region", self._regions)
+        return look_up(name, "region", self._regions)
 
     def node(self, name: str) -> Node:
         """The device or router of that name, or the exchange ("ix"); `KeyError` with close matches."""
-        return _look_up(name, "node", self._nodes)
+        return look_up(name, "node", self._nodes)
 
     @property
     def devices(self) -> tuple[Device, ...]:
@@ -306,13 +361,6 @@ class Lab:
         return [self._node_file(node, f"{name}.log").open("ab", buffering=0) for name in ("stdout", "stderr")]
 
 
-def _by_name(problem: Problem, spec: LabSpec) -> Problem:
-    """In a call there is one router, and it has a name rather than a number."""
-    if not spec.routers:
-        return problem
-    return evolve(problem, path=problem.path.replace("router[0]", f"router.{spec.routers[0].name}", 1))
-
-
 def _handle(lab: Lab, layout: NodeLayout) -> Node:
     if isinstance(layout, DeviceLayout):
         return Device(lab, layout)
@@ -327,21 +375,3 @@ def _handle(lab: Lab, layout: NodeLayout) -> Node:
 def _as(kind: type[NodeT], node: Node) -> NodeT:
     assert isinstance(node, kind)
     return node
-
-
-def _name(node: Node | str | None) -> str | None:
-    if isinstance(node, Node):
-        node._lab._check_open()
-        return node.name
-    return node
-
-
-def _router_name(to: Iface | Router | str) -> str:
-    router = to.router if isinstance(to, Iface) else to
-    return router.name if isinstance(router, Router) else router
-
-
-def _look_up(name: str, kind: str, known: Mapping[str, NodeT]) -> NodeT:
-    if name not in known:
-        raise KeyError(f"unknown {kind} '{name}'{did_you_mean(name, known)}")
-    return known[name]

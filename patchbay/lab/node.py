@@ -18,6 +18,7 @@ from attrs import frozen
 from patchbay.addressing.layout import Address, IfaceLayout, NodeLayout, of_version
 from patchbay.errors import StaleHandleError
 from patchbay.lab.running import Output, run_to_end
+from patchbay.model.link import Condition
 from patchbay.sandbox.enter import enter_node
 from patchbay.sandbox.process import NodeProcess, Spawn, popen, spawn
 from patchbay.sandbox.worker import Worker
@@ -33,7 +34,10 @@ Argv = Sequence[str | os.PathLike[str]]
 
 @frozen
 class Interface:
-    """An interface of a node: `ip` and `ip6` are None where it has none, `mtu` is in bytes."""
+    """An interface of a node: `ip` and `ip6` are None where it has none, `mtu` is in bytes.
+
+    `link` is the present condition of its link.
+    """
 
     name: str
     ip: IPv4Address | None
@@ -42,9 +46,10 @@ class Interface:
     mac: str
     mtu: int
     router: str
+    link: Condition
 
 
-def _interface(iface: IfaceLayout) -> Interface:
+def _interface(iface: IfaceLayout, link: Condition) -> Interface:
     v4, v6 = of_version(iface.addresses, 4), of_version(iface.addresses, 6)
     return Interface(
         name=iface.name,
@@ -54,6 +59,7 @@ def _interface(iface: IfaceLayout) -> Interface:
         mac=iface.mac,
         mtu=iface.mtu or 1500,
         router=iface.router,
+        link=link,
     )
 
 
@@ -95,7 +101,10 @@ class Node:
     @property
     def ifaces(self) -> tuple[Interface, ...]:
         """Its uplinks, in order. A router's LAN is not among them: see `downstream_gw`."""
-        return tuple(_interface(iface) for iface in self._layout.ifaces)
+        return tuple(
+            _interface(iface, self._lab._links.condition(("link", self.name, iface.name)))
+            for iface in self._layout.ifaces
+        )
 
     def iface(self, name: str) -> Interface:
         """The interface of that name; `KeyError` with those there are."""

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Any
 
 from attrs import frozen
 
 from patchbay.addressing.layout import Address, DeviceLayout, Network, RouterLayout, of_version
+from patchbay.lab.links import LinkStats
 from patchbay.lab.node import Node
 from patchbay.model.lab import Firewall, IpSupport, Nat, NatV6
+from patchbay.model.link import Condition, Direction, LinkCondition
 
 __all__ = ["Device", "Iface", "Ix", "Region", "Router"]
 
 
 @frozen
 class Iface:
-    """A device's interface to be: the router (or its name) that it hangs on."""
+    """A device's interface to be: the router (or its name) that it hangs on, and its link's condition."""
 
     router: Router | str
+    link: LinkCondition | Mapping[str, Any] | str | None = None
 
 
 class Device(Node):
@@ -30,6 +34,28 @@ class Device(Node):
         iface = self._layout.default_iface(version)
         address = of_version(iface.addresses, version) if iface else None
         return address.ip if address else None
+
+    async def set_link_condition(
+        self,
+        iface: str,
+        condition: LinkCondition | Mapping[str, Any] | str | None,
+        *,
+        direction: Direction | str = Direction.BOTH,
+    ) -> None:
+        """Put the link of an interface into a condition, from the next packet on; None clears it.
+
+        `condition` is a preset's name such as "wifi", a `LinkCondition`, or a dict of its fields. What it
+        does not say stays as it is: `{"loss_pct": 5}` leaves the latency alone. `direction` limits the change
+        to packets that go "up", away from the device, or "down". Connections go on. Raises `SpecError`,
+        `CommandFailed`, `KeyError` for an interface that is not there; then the link is as it was.
+        """
+        self._usable()
+        await self._lab._links.set(("link", self.name, self.iface(iface).name), condition, direction)
+
+    async def link_stats(self, iface: str) -> LinkStats:
+        """What each direction of the link of an interface has done since it has had a condition."""
+        self._usable()
+        return await self._lab._links.stats(("link", self.name, self.iface(iface).name))
 
     @property
     def default_iface(self) -> str:
@@ -78,6 +104,29 @@ class Router(_Forwarder):
     def _address(self, version: int) -> Address | None:
         address = of_version(self._layout.uplink.addresses, version) if self._layout.uplink else None
         return address.ip if address else None
+
+    async def set_downlink_condition(
+        self,
+        condition: LinkCondition | Mapping[str, Any] | str | None,
+        *,
+        direction: Direction | str = Direction.BOTH,
+    ) -> None:
+        """Put the way between the router and all that is below it into a condition; None clears it.
+
+        Everything below shares it: a rate is that of all together. Otherwise as `set_link_condition`.
+        """
+        self._usable()
+        await self._lab._links.set(("downlink", self.name), condition, direction)
+
+    async def downlink_stats(self) -> LinkStats:
+        """What each direction of its downlink has done since it has had a condition."""
+        self._usable()
+        return await self._lab._links.stats(("downlink", self.name))
+
+    @property
+    def downlink(self) -> Condition:
+        """The present condition of its downlink."""
+        return self._lab._links.condition(("downlink", self.name))
 
     @property
     def uplink_ip(self) -> IPv4Address | None:

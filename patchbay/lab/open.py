@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import os
 from collections.abc import AsyncIterator, Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from patchbay.errors import Problem, SpecError
 from patchbay.lab.lab import Lab
 from patchbay.lab.session import Session
 from patchbay.model.lab import Ipv6, LabSpec
+from patchbay.model.link import Emulator
 from patchbay.record.folder import LabFolder
 from patchbay.record.recorder import Recorder
 from patchbay.sandbox.sandbox import Sandbox
@@ -36,30 +38,36 @@ async def open_lab(
     outdir: str | os.PathLike[str] | None = None,
     run_dir: str | os.PathLike[str] | None = None,
     ipv6: Ipv6 | str = Ipv6.DETERMINISTIC,
+    emulator: Emulator | str = Emulator.AUTO,
 ) -> AsyncIterator[Lab]:
     """A lab: network namespaces that are there for the length of the block, and nowhere else.
 
     `spec` is a path to a TOML file, a dict of the same shape, or a `LabSpec`; it is checked as a whole
     before anything runs. `outdir` is where the run's files go, in a folder `<timestamp>-<label>`
     (default: $PATCHBAY_OUTDIR; unset means that nothing is written); `run_dir` names that folder itself.
+    `emulator` is what puts links into their conditions: the kernel's "netem", a relay in "userspace",
+    or netem where the kernel has it ("auto").
 
     Leaving the block, for whatever reason, ends every process of the lab, closes every socket it
     handed out, and so ends every namespace. An exception of the block leaves it as itself.
 
     Raises `SpecError`, `AllocationError`, `HostError` (everything the machine lacks), `CommandFailed`;
-    and `LabDiedError`, which cancels the block, when the lab's agent process is gone.
+    `LabDiedError`, which cancels the block, when the lab's agent process is gone; `LinkLostError` at the end
+    of a block during which the relay of a link ended.
     """
-    _check_ipv6(ipv6)
+    _check("ipv6", ipv6, Ipv6)
+    chosen = Emulator(_check("emulator", emulator, Emulator))
     layout = lay_out(_draft(spec))
     name = label or (Path(spec).stem if isinstance(spec, str | os.PathLike) else None) or f"lab{os.getpid()}"
     async with _session() as session:
         folder = LabFolder(Path(run_dir)) if run_dir is not None else _folder(outdir, name)
         recorder = Recorder(folder)
-        lab = Lab(session, recorder, label=name, prefix=f"lab{next(_numbers)}")
+        lab = Lab(session, recorder, label=name, prefix=f"lab{next(_numbers)}", emulator=chosen)
         try:
             recorder.event("lab_created", label=name, prefix=lab.prefix)
             await lab._changes.build(layout)
             yield lab
+            lab._links.check_all_there()
         finally:
             recorder.event("lab_stopping")
             lab._closed = True
@@ -72,10 +80,11 @@ def _draft(spec: Spec) -> Draft:
     return read_lab(spec if isinstance(spec, Mapping) else Path(spec))
 
 
-def _check_ipv6(ipv6: Ipv6 | str) -> None:
-    if ipv6 not in list(Ipv6):
-        accepted = ", ".join(f"'{mode}'" for mode in Ipv6)
-        raise SpecError([Problem("ipv6", f"found {ipv6!r}; accepted: {accepted}")])
+def _check(name: str, value: str, known: type[StrEnum]) -> str:
+    if value not in list(known):
+        accepted = ", ".join(f"'{each}'" for each in known)
+        raise SpecError([Problem(name, f"found {value!r}; accepted: {accepted}")])
+    return value
 
 
 def _folder(outdir: str | os.PathLike[str] | None, label: str) -> LabFolder | None:

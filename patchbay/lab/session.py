@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 import trio
 
 from patchbay.errors import LabDiedError
 from patchbay.sandbox.calls import Caller
+from patchbay.sandbox.helpers import Helpers
 from patchbay.sandbox.sandbox import Sandbox
 from patchbay.sandbox.worker import Worker, close_sockets_of
 
@@ -17,6 +20,7 @@ class Session:
 
     def __init__(self, sandbox: Sandbox, nursery: trio.Nursery) -> None:
         self.sandbox = sandbox
+        self.helpers = Helpers(sandbox, nursery)
         self._nursery = nursery
         self._workers: dict[str, Worker] = {}
         self._callers: dict[str, Caller] = {}
@@ -42,6 +46,10 @@ class Session:
                 self._nursery.start_soon(caller.read_answers)
         return caller
 
+    def start(self, async_fn: Callable[..., Awaitable[object]], *args: object) -> None:
+        """Start a task of the lab's own."""
+        self._nursery.start_soon(async_fn, *args)
+
     async def watch(self, scope: trio.CancelScope) -> None:
         """Cancel the lab's block when its agent dies: nothing in it can go on."""
         self.died = await self.sandbox.died()
@@ -54,4 +62,5 @@ class Session:
         for worker in self._workers.values():
             worker.close()
         close_sockets_of(self._workers.values())
+        self.helpers.close()
         await self.sandbox.close()

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
+
+from patchbay.model.link import PERFECT, Impairment, LinkCondition, merged
 
 __all__ = [
     "DeviceSpec",
@@ -17,9 +19,11 @@ __all__ = [
     "LabSpec",
     "Nat",
     "NatV6",
+    "RegionLinkSpec",
     "RegionSpec",
     "RouterPreset",
     "RouterSpec",
+    "links_by_latency",
 ]
 
 
@@ -77,11 +81,51 @@ class RegionSpec:
 
 
 @frozen
+class RegionLinkSpec:
+    """The way between two regions, instead of the exchange; the condition's `up` is from `a` to `b`."""
+
+    a: str
+    b: str
+    condition: LinkCondition
+    # Where it stands in the lab file.
+    path: str = field(default="region-link", eq=False)
+
+    def between(self, a: str) -> LinkCondition:
+        """The condition with `up` away from region `a`, one of the two."""
+        if a == self.a:
+            return self.condition
+        return evolve(self.condition, up=self.condition.down, down=self.condition.up)
+
+    def over(self, base: RegionLinkSpec) -> RegionLinkSpec:
+        """What `base`, between the same two, becomes when this is said of it."""
+        both = merged(merged(PERFECT, base.between(self.a)), self.condition)
+        return evolve(self, condition=LinkCondition(up=both.up, down=both.down))
+
+
+def links_by_latency(latencies: Mapping[str, Mapping[str, float]]) -> dict[frozenset[str], RegionLinkSpec]:
+    """The links of regions by their pair, from what each says of its latency to others, one way, in ms.
+
+    Where only one of two says something, it is so in both directions.
+    """
+    links: dict[frozenset[str], RegionLinkSpec] = {}
+    for a, others in latencies.items():
+        for b, ms in others.items():
+            back = latencies.get(b, {}).get(a, ms)
+            condition = (
+                LinkCondition(latency_ms=ms)
+                if back == ms
+                else LinkCondition(up=Impairment(ms), down=Impairment(back))
+            )
+            links.setdefault(frozenset((a, b)), RegionLinkSpec(a, b, condition, f"region.{a}.latencies"))
+    return links
+
+
+@frozen
 class RouterSpec:
     """A router; None means: what the preset says.
 
     `upstream` names the router above it, None the exchange. `mtu` is that of its uplink, in bytes
-    (default 1500).
+    (default 1500). `downlink` is the condition between it and all that is below it.
     """
 
     name: str
@@ -95,13 +139,15 @@ class RouterSpec:
     mtu: int | None = None
     downstream_cidr: IPv4Network | None = None
     downstream_cidr_v6: IPv6Network | None = None
+    downlink: LinkCondition | None = None
 
 
 @frozen
 class IfaceSpec:
-    """A device's interface and the router it hangs on."""
+    """A device's interface, the router it hangs on, and the condition of the link to it."""
 
     router: str
+    link: LinkCondition | None = None
 
 
 @frozen
@@ -127,3 +173,4 @@ class LabSpec:
     regions: tuple[RegionSpec, ...] = ()
     routers: tuple[RouterSpec, ...] = ()
     devices: tuple[DeviceSpec, ...] = ()
+    region_links: tuple[RegionLinkSpec, ...] = ()

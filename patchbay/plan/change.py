@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from patchbay.addressing.layout import Layout, NodeLayout
+from patchbay.addressing.wires import LAN
 from patchbay.model.names import NsName
 from patchbay.plan import node as nodes
+from patchbay.plan import wires
 from patchbay.plan.plan import Plan, Stage
 from patchbay.tools.commands import Command
 
@@ -28,13 +30,23 @@ def between(old: Layout | None, new: Layout) -> Plan:
     gone = [node for ns, node in before.items() if not _same(after.get(ns), node)]
     added = [node for ns, node in after.items() if not _same(before.get(ns), node)]
     quiet, was_quiet = len(after) > NODES_WITH_ARP, len(before) > NODES_WITH_ARP
-    stages = [*_removals(gone, set(after), quiet=was_quiet), *_additions(added, quiet=quiet)]
+    leaving = {node.ns for node in gone}
+    stages = [
+        *wires.endings(old, leaving),
+        *_removals(gone, set(after), quiet=was_quiet),
+        *_additions(added, quiet=quiet),
+    ]
     if quiet != was_quiet:
         kept = [node for node in after.values() if _same(before.get(node.ns), node)]
         change = nodes.neighbours if quiet else nodes.forget_neighbours
         stages.append(Stage(configure=tuple(command for node in kept for command in change(node))))
-    touched = {iface.router_ns for node in added for iface in node.ifaces}
-    return Plan(tuple(stages), tuple(sorted(touched)))
+    anew = leaving & set(after)
+    stages += wires.stages(old, new, leaving - anew, anew, was_quiet=was_quiet, quiet=quiet)
+    touched = {(iface.router_ns, LAN) for node in added for iface in node.ifaces}
+    return Plan(
+        tuple(stage for stage in stages if stage.make or stage.configure),
+        tuple(sorted(touched.union(wires.settle(old, new)))),
+    )
 
 
 def _same(one: NodeLayout | None, other: NodeLayout) -> bool:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from attrs import frozen
+from attrs import evolve, frozen
 
-from patchbay.model.names import NsName
-from patchbay.tools.commands import Command
+from patchbay.model.names import IfName, NsName
+from patchbay.tools.commands import Command, Ip, Tc
 
-__all__ = ["Plan", "Stage"]
+__all__ = ["Plan", "Stage", "forgiving"]
+
+
+# What doing may find done already, in the words of ip and tc.
+THERE = ("File exists", "Address already assigned")
 
 
 @frozen
@@ -18,11 +22,13 @@ class Stage:
     order, those of several side by side, and beside the `make` of the stages that follow.
 
     So a command under `configure` may rely on everything made in its stage or before, and on what
-    was configured before in its own namespace, and on nothing else.
+    was configured before in its own namespace, and on nothing else. A stage that is `settled` begins
+    when everything before it is done. Helpers are started and ended last in each of the two.
     """
 
     make: tuple[Command, ...] = ()
     configure: tuple[Command, ...] = ()
+    settled: bool = False
 
     def __iter__(self) -> Iterator[Command]:
         yield from self.make
@@ -31,10 +37,10 @@ class Stage:
 
 @frozen
 class Plan:
-    """Stages in order, and the bridges that have to carry packets when all is done."""
+    """Stages in order, and the interfaces that have to carry packets when all is done."""
 
     stages: tuple[Stage, ...] = ()
-    settle: tuple[NsName, ...] = ()
+    settle: tuple[tuple[NsName, IfName], ...] = ()
 
     def __iter__(self) -> Iterator[Command]:
         for stage in self.stages:
@@ -42,3 +48,20 @@ class Plan:
 
     def __bool__(self) -> bool:
         return bool(self.stages)
+
+
+def forgiving(plan: Plan) -> Plan:
+    """The plan as what undoes a change that failed somewhere: any of it may be there already."""
+    return evolve(plan, stages=tuple(map(_forgiving, plan.stages)))
+
+
+def _forgiving(stage: Stage) -> Stage:
+    return evolve(
+        stage,
+        make=tuple(map(_tolerating, stage.make)),
+        configure=tuple(map(_tolerating, stage.configure)),
+    )
+
+
+def _tolerating(command: Command) -> Command:
+    return evolve(command, tolerate=(*command.tolerate, *THERE)) if isinstance(command, Ip | Tc) else command

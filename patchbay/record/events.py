@@ -10,9 +10,18 @@ from typing import Any
 import trio
 from attrs import field, frozen
 
-from patchbay.addressing.layout import DeviceLayout, IfaceLayout, Layout, Names, RouterKind, RouterLayout
+from patchbay.addressing.layout import (
+    DeviceLayout,
+    IfaceLayout,
+    Layout,
+    Names,
+    RouterKind,
+    RouterLayout,
+    WireKey,
+)
+from patchbay.model.link import Trace
 
-__all__ = ["EventLog", "LabEvent", "added", "reduce_events", "snapshot"]
+__all__ = ["EventLog", "LabEvent", "changed", "reduce_events", "snapshot"]
 
 State = dict[str, Any]
 
@@ -67,6 +76,16 @@ class EventLog:
             await self._more.wait()
 
 
+def _condition(layout: Layout, key: WireKey) -> dict[str, Any]:
+    """What each direction of a link does to packets; empty where that is nothing."""
+    wire = layout.wires.get(key)
+    return {
+        way: {name: value.path if isinstance(value, Trace) else value for name, value in it.said().items()}
+        for way, it in (wire.condition.ways if wire else ())
+        if it
+    }
+
+
 def _iface(iface: IfaceLayout) -> dict[str, Any]:
     return {
         "name": iface.name,
@@ -77,7 +96,7 @@ def _iface(iface: IfaceLayout) -> dict[str, Any]:
     }
 
 
-def _router(router: RouterLayout) -> dict[str, Any]:
+def _router(router: RouterLayout, layout: Layout) -> dict[str, Any]:
     return {
         "name": router.name,
         "ns": router.ns,
@@ -89,34 +108,68 @@ def _router(router: RouterLayout) -> dict[str, Any]:
         "ip_support": str(router.ip_support),
         "uplink": _iface(router.uplink) if router.uplink else None,
         "downstream": [str(network) for network in router.networks],
+        # A region may be called like a router.
+        "downlink": _condition(layout, ("downlink", router.name)) if router.kind is RouterKind.ROUTER else {},
     }
 
 
-def _device(device: DeviceLayout) -> dict[str, Any]:
+def _device(device: DeviceLayout, layout: Layout) -> dict[str, Any]:
     return {
         "name": device.name,
         "ns": device.ns,
         "default_via": device.default_via,
-        "ifaces": [_iface(iface) for iface in device.ifaces],
+        "ifaces": [
+            {**_iface(iface), "link": _condition(layout, ("link", device.name, iface.name))}
+            for iface in device.ifaces
+        ],
     }
 
 
-def added(old: Layout | None, new: Layout) -> Iterable[tuple[str, dict[str, Any]]]:
-    """(kind, fields) of the events that tell what `new` has and `old` had not."""
+def _link(layout: Layout, key: WireKey) -> dict[str, Any]:
+    names = ("a", "b") if key[0] == "regions" else ("node", "iface")
+    where = dict(zip(names, (*key[1:], "downlink"), strict=False))
+    return {**where, "condition": _condition(layout, key)}
+
+
+def changed(old: Layout | None, new: Layout) -> Iterable[tuple[str, dict[str, Any]]]:
+    """(kind, fields) of the events that tell how `new` is not like `old`."""
     before = {node.ns: node for node in old.nodes()} if old else {}
     for forwarder in new.forwarders.values():
         if before.get(forwarder.ns) != forwarder and forwarder.kind is not RouterKind.IX:
-            yield f"{forwarder.kind}_added", _router(forwarder)
+            yield f"{forwarder.kind}_added", _router(forwarder, new)
     for device in new.devices.values():
         if before.get(device.ns) != device:
-            yield "device_added", _device(device)
+            yield "device_added", _device(device, new)
+    yield from _links_changed(old, new)
+
+
+def _links_changed(old: Layout | None, new: Layout) -> Iterable[tuple[str, dict[str, Any]]]:
+    before = old.wires if old else {}
+    known = {node.name for node in old.nodes()} if old else set()
+    for key in {**before, **new.wires}:
+        was, is_now = before.get(key), new.wires.get(key)
+        if was is is_now or was == is_now:
+            continue
+        alike = was is not None and is_now is not None and was.condition == is_now.condition
+        if key[0] == "regions" and not alike:
+            yield "region_linked", _link(new, key)
+        elif not alike and key[1] in known:
+            yield "link_condition_changed", _link(new, key)
+        if key[0] == "regions" and is_now and is_now.broken != bool(was and was.broken):
+            what = "broken" if is_now.broken else "restored"
+            yield f"region_link_{what}", {"a": key[1], "b": key[2]}
+        elif was and was.broken and key[0] != "regions" and not (is_now and is_now.broken):
+            yield "link_up", {name: value for name, value in _link(new, key).items() if name != "condition"}
 
 
 def snapshot(layout: Layout, names: Names) -> State:
     """The lab's state as its layout and names have it."""
     state = _empty()
-    for kind, fields in added(None, layout):
+    for kind, fields in changed(None, layout):
         _reduce(state, kind, fields)
+    for key, wire in layout.wires.items():
+        if wire.broken and key[0] != "regions":
+            _reduce(state, "link_down", _link(layout, key))
     dns = {scope: {name: str(at) for name, at in entries.items()} for scope, entries in names.hosts.items()}
     return {**state, "dns": dns}
 
@@ -130,7 +183,7 @@ def reduce_events(events: Iterable[LabEvent]) -> State:
 
 
 def _empty() -> State:
-    return {"routers": {}, "regions": {}, "devices": {}, "dns": {}}
+    return {"routers": {}, "regions": {}, "devices": {}, "region_links": {}, "dns": {}}
 
 
 def _reduce(state: State, kind: str, fields: Mapping[str, Any]) -> None:
@@ -138,3 +191,25 @@ def _reduce(state: State, kind: str, fields: Mapping[str, Any]) -> None:
         state[kind.removesuffix("_added") + "s"][fields["name"]] = dict(fields)
     elif kind == "dns_entry_added":
         state["dns"].setdefault(fields["scope"], {})[fields["name"]] = fields["ip"]
+    elif kind.startswith("region_link"):
+        link = state["region_links"].setdefault(f"{fields['a']}/{fields['b']}", {"broken": False})
+        link.update(fields)
+        link["broken"] = kind == "region_link_broken" or (link["broken"] and kind == "region_linked")
+    elif kind in ("link_condition_changed", "link_down", "link_up"):
+        _reduce_link(state, kind, fields)
+
+
+def _reduce_link(state: State, kind: str, fields: Mapping[str, Any]) -> None:
+    """A link is `down` only where it was lost."""
+    name, iface = fields["node"], fields["iface"]
+    if iface == "downlink":
+        place, key, down = state["routers"][name], "downlink", "downlink_down"
+    else:
+        place = next(i for i in state["devices"][name]["ifaces"] if i["name"] == iface)
+        key, down = "link", "link_down"
+    if kind == "link_condition_changed":
+        place[key] = dict(fields["condition"])
+    elif kind == "link_down":
+        place[down] = True
+    else:
+        place.pop(down, None)

@@ -8,7 +8,7 @@ from typing import Any
 
 from patchbay.addressing.layout import Layout
 from patchbay.execute.apply import Outcome
-from patchbay.record.events import EventLog, added, reduce_events
+from patchbay.record.events import EventLog, changed, reduce_events
 from patchbay.record.folder import LabFolder
 from patchbay.record.journal import Journal, to_line
 
@@ -31,7 +31,7 @@ class Recorder:
     def change(self, outcomes: Sequence[Outcome], old: Layout | None, new: Layout) -> None:
         """Note a call that changed the lab from `old` to `new`."""
         self._commands(outcomes, undone=False)
-        for kind, fields in added(old, new):
+        for kind, fields in changed(old, new):
             self.event(kind, **fields)
 
     def failure(self, outcomes: Sequence[Outcome]) -> None:

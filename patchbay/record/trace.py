@@ -51,7 +51,7 @@ exec "$@"
 def select(records: Sequence[Record], *, everything: bool, node_ns: str | None = None) -> list[Record]:
     """The records of the lab's present state, or all of them; of one node's namespace, or of all."""
     chosen = list(records) if everything else final_state(records)
-    return [r for r in chosen if node_ns is None or node_ns in (r.ns, r.owner)]
+    return [r for r in chosen if node_ns is None or node_ns in (r.ns, r.owner.partition("#")[0])]
 
 
 def as_json(records: Iterable[Record]) -> str:

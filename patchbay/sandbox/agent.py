@@ -8,39 +8,39 @@ kernel ends every process of the lab, and with the last socket every namespace a
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import resource
 import signal
 import socket
 import sys
-import time
+import traceback
 from collections import deque
-from collections.abc import Callable
 from typing import Any
 
 if __package__:
     from patchbay.sandbox import kernel, wire
-    from patchbay.sandbox.server import Conversation, Server, find_tool
+    from patchbay.sandbox.lanes import TOOL_ENV, Lane, Request
+    from patchbay.sandbox.server import Conversation, Server
 else:  # started by its path, without site-packages
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
     import kernel  # type: ignore[import-not-found, no-redef]
     import wire  # type: ignore[import-not-found, no-redef]
-    from server import Conversation, Server, find_tool  # type: ignore[import-not-found, no-redef]
+    from lanes import TOOL_ENV, Lane, Request  # type: ignore[import-not-found, no-redef]
+    from server import Conversation, Server  # type: ignore[import-not-found, no-redef]
 
 __all__ = ["main"]
 
 # Tools at once: namespaces gain nothing from more (RTNL is one lock), their configuration does.
 _AT_ONCE = max(2, (os.cpu_count() or 2) + 1)
 _NAMESPACES_A_PROC = 50
-_TOOL_ENV = {"LC_ALL": "C"}
-_CATCHABLE = [s for s in signal.valid_signals() if s not in (signal.SIGKILL, signal.SIGSTOP)]
 
 
 def main() -> None:
     """Enter new namespaces, wait for the program to map ids, and become process 1 in there."""
     channel = socket.socket(fileno=int(sys.argv[1]))
     program = int(sys.argv[2])
-    _TOOL_ENV["PATH"] = sys.argv[3]
+    TOOL_ENV["PATH"] = sys.argv[3]
     os.set_inheritable(channel.fileno(), False)
     os.set_inheritable(program, False)
     flags = kernel.CLONE_NEWUSER | kernel.CLONE_NEWNET | kernel.CLONE_NEWNS | kernel.CLONE_NEWPID
@@ -137,7 +137,7 @@ class Agent(Server):
         super().__init__(channel)
         # The channel may be held open by a fork of the program; its own end is told by its pidfd.
         self.watch(program, self.quit)
-        self.operations |= {"lanes": self.lanes, "worker": self.worker}
+        self.operations |= {"lanes": self.lanes, "worker": self.worker, "helper": self.helper}
         self._home = os.open("/proc/self/ns/net", os.O_RDONLY)
         self._waiting: deque[Lane] = deque()
         self._busy: set[str] = set()
@@ -155,6 +155,30 @@ class Agent(Server):
             worker = Server(channel)
             wire.send(channel, {"up": True})
             worker.serve()
+
+        self.forget(channel)
+        self.children[self.fork(work)] = lambda _: None
+        channel.close()
+
+    def helper(self, conversation: Conversation, request: dict[str, Any], _fds: list[int]) -> None:
+        """Fork a helper into a namespace: the `main` of a module that needs the standard library alone.
+
+        The conversation becomes the helper's, and ends with it.
+        """
+        channel = conversation.sock
+        module = _load(request["root"], request["module"])
+
+        def work() -> None:
+            kernel.die_with_parent(signal.SIGKILL)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            _or_report(channel, "helper", lambda: self.enter(request["ns"]))
+            # What `ps` and `pgrep` know it by.
+            with open("/proc/self/comm", "w") as comm:
+                comm.write(request["module"].rpartition(".")[2])
+            try:
+                module.main(request["args"], channel)
+            except Exception:
+                wire.send(channel, {"died": traceback.format_exc()})
 
         self.forget(channel)
         self.children[self.fork(work)] = lambda _: None
@@ -213,129 +237,15 @@ class Agent(Server):
             os.close(fd)
 
 
-class Request:
-    """Some lanes whose results go out together. A failure keeps those that have not begun from running."""
-
-    def __init__(self, conversation: Conversation, lanes: list[Lane], agent: Agent) -> None:
-        self.conversation = conversation
-        self.lanes = lanes
-        self.failed = False
-        self._open = len(lanes)
-        for lane in lanes:
-            lane.request = self
-        agent.enqueue(lanes)
-
-    def lane_done(self) -> None:
-        self._open -= 1
-        if self._open == 0:
-            self.conversation.reply({"results": [lane.results for lane in self.lanes]})
-
-
-class Lane:
-    """Steps in order, up to the first that fails; one of kind "try" may."""
-
-    request: Request
-
-    def __init__(self, agent: Agent, key: str, steps: list[list[Any]]) -> None:
-        self.key = key
-        self.results: list[dict[str, Any]] = []
-        self._agent = agent
-        self._steps = deque(steps)
-        self._started = 0.0
-        self._may_fail = False
-
-    def step(self) -> None:
-        """Go on until a step has to be waited for."""
-        while self._steps and not self.request.failed:
-            kind, *arguments = self._steps.popleft()
-            self._started = _now()
-            self._may_fail = kind == "try"
-            if kind in ("exec", "try"):
-                if self._exec(*arguments):
-                    return
-            else:
-                self._done(*_inline(self._agent, kind, arguments))
-        self.request.lane_done()
-        self._agent.finished(self)
-
-    def _exec(self, ns: str | None, argv: list[str], text: str) -> bool:
-        """Start a tool; its input and output are memory files, so that nobody has to pump them."""
-        files = [os.memfd_create(name) for name in ("stdin", "stdout", "stderr")]
-        os.pwrite(files[0], text.encode("utf-8", "surrogateescape"), 0)
-        try:
-            self._agent.enter(ns)
-            try:
-                pid = os.posix_spawn(
-                    find_tool(argv[0], _TOOL_ENV["PATH"]),
-                    argv,
-                    _TOOL_ENV,
-                    file_actions=[(os.POSIX_SPAWN_DUP2, fd, n) for n, fd in enumerate(files)],
-                    setsigmask=(),
-                    setsigdef=_CATCHABLE,
-                )
-            finally:
-                self._agent.enter(None)
-        except OSError as error:
-            self._done(127, "", str(error))
-            _close(files)
-            return False
-
-        def ended(status: int) -> None:
-            out, err = (os.pread(fd, os.fstat(fd).st_size, 0) for fd in files[1:])
-            _close(files)
-            code = os.waitstatus_to_exitcode(status)
-            self._done(code, out.decode(errors="replace"), err.decode(errors="replace"))
-            self.step()
-
-        self._agent.children[pid] = ended
-        return True
-
-    def _done(self, status: int, stdout: str, stderr: str) -> None:
-        elapsed = _now() - self._started
-        result = {"status": status, "out": stdout, "err": stderr, "time": self._started, "elapsed": elapsed}
-        self.results.append(result)
-        if status != 0 and not self._may_fail:
-            self.request.failed = True
-
-
-# Of the wall clock, but never stepping back: the journal's order is that of these times.
-_EPOCH = time.time() - time.monotonic()
-
-
-def _now() -> float:
-    return _EPOCH + time.monotonic()
-
-
-def _close(fds: list[int]) -> None:
-    for fd in fds:
-        os.close(fd)
-
-
-def _inline(agent: Agent, kind: str, arguments: list[Any]) -> tuple[int, str, str]:
-    """A step that the agent does itself: (status, number of what was done, error)."""
-    items = arguments[0]
-    for number, item in enumerate(items):
-        try:
-            _INLINE[kind](agent, *item)
-        except OSError as error:
-            return 1, str(number), f"{error.strerror}: {error.filename or item}"
-        finally:
-            agent.enter(None)
-    return 0, str(len(items)), ""
-
-
-def _set_sysctl(agent: Agent, ns: str, name: str, value: str, optional: bool) -> None:
-    agent.enter(ns)
+def _load(root: str, name: str) -> Any:
+    """The module of that name below the folder `root`; once here, so that every fork has it already."""
+    if name in sys.modules:
+        return sys.modules[name]
+    sys.path.append(root)
     try:
-        fd = os.open(f"sys/{name}", os.O_WRONLY, dir_fd=agent.proc(ns))
-    except FileNotFoundError:
-        if optional:
-            return
-        raise
-    try:
-        os.write(fd, value.encode())
+        return importlib.import_module(name)
     finally:
-        os.close(fd)
+        sys.path.remove(root)
 
 
 def _fresh_proc() -> int | None:
@@ -347,25 +257,6 @@ def _fresh_proc() -> int | None:
     fd = os.open("/run/patchbay/proc", os.O_PATH)
     kernel.unmount("/run/patchbay/proc")
     return fd
-
-
-def _write_file(_agent: Agent, path: str, content: str) -> None:
-    # In place, as it is bound over a file in /etc: a new file of that name would not be seen there.
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
-    try:
-        os.truncate(fd, os.pwrite(fd, content.encode(), 0))
-    finally:
-        os.close(fd)
-
-
-def _settle(agent: Agent, ns: str, bridge: str) -> None:
-    agent.enter(ns)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        kernel.sync_carrier(sock, bridge)
-
-
-_INLINE: dict[str, Callable[..., None]] = {"sysctl": _set_sysctl, "write": _write_file, "settle": _settle}
 
 
 def _enter_node(ns: str, binds: list[list[str]]) -> None:

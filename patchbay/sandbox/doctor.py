@@ -14,6 +14,7 @@ from attrs import frozen
 
 from patchbay.errors import HostError
 from patchbay.sandbox import host
+from patchbay.sandbox.netem import TRIAL
 from patchbay.sandbox.sandbox import Sandbox
 
 __all__ = ["Finding", "examine"]
@@ -64,10 +65,12 @@ async def _sandbox() -> list[Finding]:
     except HostError as error:
         return [Finding("namespaces", lack.what, False, True, lack.repair) for lack in error.lacks]
     try:
+        trials = [await _trial(sandbox, *trial) for trial in _TRIALS]
         return [
             Finding("namespaces", "user, network, mount and pid namespaces can be made"),
             _ids(sandbox),
-            *[await _trial(sandbox, *trial) for trial in _TRIALS],
+            *trials,
+            _emulator(next(trial for trial in trials if trial.what == "netem")),
             _tun(),
         ]
     finally:
@@ -106,7 +109,7 @@ _TRIALS = (
     ),
     (
         "netem",
-        ["tc", "qdisc", "add", "dev", "lo", "root", "netem", "delay", "1ms"],
+        TRIAL,
         "",
         False,
         "a kernel with CONFIG_NET_SCH_NETEM, or its module loaded",
@@ -131,6 +134,16 @@ async def _trial(
         return Finding(what, "works")
     said = " ".join(result["err"].split()) or f"exit status {result['status']}"
     return Finding(what, f"does not work: {said}", False, fatal, repair)
+
+
+def _emulator(netem: Finding) -> Finding:
+    """What links get their conditions from when nobody asks for another."""
+    if netem.good:
+        return Finding("emulator", "netem, since the kernel has it")
+    if os.path.exists("/proc/net/packet"):
+        return Finding("emulator", "userspace, a relay process for each link with a condition: no netem")
+    lack = "none: links can have no conditions, as the kernel has neither netem nor packet sockets"
+    return Finding("emulator", lack, False, False, "a kernel with CONFIG_NET_SCH_NETEM or CONFIG_PACKET")
 
 
 def _tun() -> Finding:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from typing import Any, get_args, get_origin
+from collections.abc import Mapping
+from typing import Any
 
 import cattrs
 from attrs import evolve, frozen
 
-from patchbay.config.converter import Unacceptable, collect, describe_value, make_converter
+from patchbay.config.converter import collect, describe_value, make_converter
 from patchbay.errors import Problem, did_you_mean
 from patchbay.sim.actions import ACTIONS, Step
 from patchbay.sim.actions.command import CommandStep
@@ -44,35 +44,10 @@ def not_yet(path: str, what: str = "") -> Problem:
 
 
 def converter() -> cattrs.Converter:
-    """The converter of lab files, and durations and tables of one's own names."""
+    """The converter of lab files, and durations."""
     made = make_converter()
     made.register_structure_hook(Seconds, lambda value, _: parse_duration(value))
-    made.register_structure_hook_factory(_is_dict, _names_factory)
     return made
-
-
-def _is_dict(kind: Any) -> bool:
-    return get_origin(kind) is dict
-
-
-def _names_factory(wanted: Any, made: cattrs.Converter) -> Callable[[Any, Any], Any]:
-    item_type = get_args(wanted)[1]
-
-    def hook(value: object, _: object) -> dict[str, Any]:
-        if not isinstance(value, Mapping):
-            raise Unacceptable(f"found {describe_value(value)}; accepted: a table")
-        items, errors = {}, []
-        for name, item in value.items():
-            try:
-                items[name] = item if item_type is Any else made.structure(item, item_type)
-            except Exception as error:  # collected, and raised together
-                error.add_note(cattrs.AttributeValidationNote(f"key {name}", name, item_type))
-                errors.append(error)
-        if errors:
-            raise cattrs.ClassValidationError("table", errors, dict)
-        return items
-
-    return hook
 
 
 def _structured(made: cattrs.Converter, table: Mapping[str, Any], wanted: type[Any], path: str) -> Any:

@@ -81,7 +81,7 @@ class _Loader:
         """None where nothing is known of it."""
         inline = {key: self._table[key] for key in TOPOLOGY_KEYS & self._table.keys()}
         if name is None:
-            topology, problems = check_topology(draft_lab(inline))
+            topology, problems = check_topology(draft_lab(inline, folder=self._path.parent))
             self._add(problems)
             return topology
         if inline:
@@ -93,7 +93,7 @@ class _Loader:
         except SpecError as error:
             self._add(error.problems, Path(error.source) if error.source else None)
             return None
-        topology, problems = check_topology(draft_lab(table))
+        topology, problems = check_topology(draft_lab(table, folder=file.parent))
         self._add(problems, file)
         return topology
 

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import shlex
-from typing import Protocol
+from collections.abc import Mapping
+from typing import ClassVar, Protocol
 
 from attrs import frozen
 
-from patchbay.model.names import NsName
+from patchbay.model.names import IfName, NsName
+from patchbay.tools.tc import Netem, Tbf
 
 __all__ = [
+    "CheckQdiscs",
     "Command",
     "Describable",
+    "EndHelper",
+    "Helper",
     "Ip",
     "Nft",
     "SetSysctl",
+    "Tc",
     "WriteFile",
     "by_hand",
     "describe",
@@ -27,7 +33,8 @@ class _Defaults:
     """What most commands have none of.
 
     `stdin` is their input; `how` tells how they are really done, where that is not the command line itself;
-    `slot` names what a later command with the same takes the place of.
+    `slot` names what a later command with the same takes the place of; `ends` is the owner that is gone
+    once it was run.
     """
 
     __slots__ = ()
@@ -44,29 +51,119 @@ class _Defaults:
     def slot(self) -> str:
         return ""
 
+    @property
+    def ends(self) -> str:
+        return ""
+
 
 @frozen
-class Ip(_Defaults):
-    """One `ip` command; runs as a line of an `ip -batch -`.
+class _Line(_Defaults):
+    """One command that runs as a line of a tool's batch.
 
     `ns` is the namespace it runs in, None the lab's own. `owner` is the namespace of the node for
-    whose sake it is run: what a node owns goes when the node goes. `tolerate` holds error texts of
-    the kernel that are no failure here.
+    whose sake it is run, or a part of it, `NS#PART`: what a node owns goes when the node goes.
+    `tolerate` holds error texts of the kernel that are no failure here.
     """
+
+    tool: ClassVar[str]
 
     ns: NsName | None
     args: tuple[str, ...]
     why: str
-    owner: NsName
+    owner: str
     tolerate: tuple[str, ...] = ()
+    slot: str = ""
+    ends: str = ""
 
     @property
     def argv(self) -> tuple[str, ...]:
-        return ("ip", *self.args)
+        return (self.tool, *self.args)
 
     @property
     def how(self) -> str:
-        return "as a line of ip -batch -"
+        return f"as a line of {self.tool} -batch -"
+
+
+@frozen
+class Ip(_Line):
+    """One `ip` command."""
+
+    tool: ClassVar[str] = "ip"
+
+
+@frozen
+class Tc(_Line):
+    """One `tc` command."""
+
+    tool: ClassVar[str] = "tc"
+
+
+@frozen
+class CheckQdiscs(_Defaults):
+    """Reads the qdiscs of a namespace back: one that is not what was asked for is an error."""
+
+    ns: NsName
+    wanted: Mapping[IfName, tuple[Netem, Tbf | None]]
+    why: str
+    owner: str
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        return ("tc", "-j", "qdisc", "show")
+
+    @property
+    def how(self) -> str:
+        return "compared with what was asked for"
+
+
+@frozen
+class Helper(_Defaults):
+    """A long-lived process of patchbay's own in a namespace.
+
+    `module` is what it runs, `args` what it is told; `name` is what its command line begins with. A later
+    one of the same name does not start it anew: the arguments are handed to the one that runs.
+    """
+
+    ns: NsName
+    name: str
+    module: str
+    args: tuple[str, ...]
+    why: str
+    owner: str
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        return ("python3", "-m", self.module, *self.args)
+
+    @property
+    def how(self) -> str:
+        return "forked from the agent, or told to the one that runs"
+
+    @property
+    def slot(self) -> str:
+        return f"helper {self.name}"
+
+
+@frozen
+class EndHelper(_Defaults):
+    """Ends a `Helper`; none by that name is fine."""
+
+    ns: NsName
+    name: str
+    why: str
+    owner: str
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        return ("pkill", "--full", self.name)
+
+    @property
+    def how(self) -> str:
+        return "told by the agent"
+
+    @property
+    def slot(self) -> str:
+        return f"helper {self.name}"
 
 
 @frozen
@@ -76,7 +173,7 @@ class Nft(_Defaults):
     ns: NsName
     ruleset: str
     why: str
-    owner: NsName
+    owner: str
 
     @property
     def argv(self) -> tuple[str, ...]:
@@ -102,7 +199,7 @@ class SetSysctl(_Defaults):
     name: str
     value: str
     why: str
-    owner: NsName
+    owner: str
     optional: bool = False
 
     @property
@@ -125,7 +222,7 @@ class WriteFile(_Defaults):
     path: str
     content: str
     why: str
-    owner: NsName
+    owner: str
     ns: NsName | None = None
 
     @property
@@ -145,7 +242,7 @@ class WriteFile(_Defaults):
         return f"file {self.path}"
 
 
-Command = Ip | Nft | SetSysctl | WriteFile
+Command = Ip | Tc | CheckQdiscs | Nft | SetSysctl | WriteFile | Helper | EndHelper
 
 
 class Describable(Protocol):

@@ -5,7 +5,16 @@ Always `name X` and `dev X`: a bare name that abbreviates a keyword is read as t
 
 from __future__ import annotations
 
-from patchbay.addressing.layout import Address, IfaceLayout, Interface, LanLayout, Network, RouteLayout
+from patchbay.addressing.layout import (
+    Address,
+    IfaceLayout,
+    Interface,
+    LanLayout,
+    Network,
+    RouteLayout,
+    VethEnd,
+    WireLayout,
+)
 from patchbay.model.names import IfName, NsName
 
 __all__ = [
@@ -14,6 +23,10 @@ __all__ = [
     "bridge_add",
     "default_route",
     "link_del",
+    "link_down",
+    "link_gso",
+    "link_master",
+    "link_mtu",
     "link_up",
     "neigh_forget",
     "neigh_set",
@@ -24,6 +37,8 @@ __all__ = [
     "route_del",
     "unreachable",
     "veth_add",
+    "wire_bridge",
+    "wire_end",
 ]
 
 Args = tuple[str, ...]
@@ -67,6 +82,46 @@ def veth_add(ns: NsName, iface: IfaceLayout) -> Args:
         "master", f"if{BRIDGE_INDEX}", "address", iface.port_mac, "up",
         "type", "veth", "peer", "name", iface.name, *_ONE_QUEUE, "netns", ns, "address", iface.mac, *mtu,
     )  # fmt: skip
+
+
+def wire_bridge(wire: WireLayout, name: IfName, mac: str, *, up: bool) -> Args:
+    """Its frames are nobody's own; while it is down, what arrives at its ports goes no further.
+
+    Without ARP: it would answer for its router, as every interface of a host does.
+    """
+    index = ("index", str(wire.index)) if name == wire.bridge else ()
+    return (
+        "link", "add", "name", name, *index, "netns", wire.ns, "address", mac, "arp", "off",
+        *(("up",) if up else ()),
+        "type", "bridge", "mcast_snooping", "0",
+    )  # fmt: skip
+
+
+def wire_end(wire: WireLayout, end: VethEnd) -> Args:
+    mtu = ("mtu", str(wire.mtu)) if wire.mtu is not None else ()
+    return (
+        "link", "add", "name", end.name, *mtu, *_ONE_QUEUE, "netns", wire.ns,
+        "master", f"if{wire.index}", "address", end.mac, "up",
+        "type", "veth", "peer", "name", end.peer, *mtu, *_ONE_QUEUE,
+        "netns", end.peer_ns, "address", end.peer_mac,
+    )  # fmt: skip
+
+
+def link_master(name: IfName, bridge: IfName) -> Args:
+    return ("link", "set", "dev", name, "master", bridge, "up")
+
+
+def link_gso(name: IfName, segments: int) -> Args:
+    """How many packets may travel as one."""
+    return ("link", "set", "dev", name, "gso_max_segs", str(segments))
+
+
+def link_mtu(name: IfName, mtu: int) -> Args:
+    return ("link", "set", "dev", name, "mtu", str(mtu))
+
+
+def link_down(name: IfName) -> Args:
+    return ("link", "set", "dev", name, "down")
 
 
 def link_up(name: IfName) -> Args:

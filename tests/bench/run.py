@@ -1,4 +1,4 @@
-"""`make bench`: how fast labs open and close, beside the floor and mininet in the same run.
+"""`make bench`: how fast labs open and close, beside the floor and mininet in the same run; what links cost.
 
 Prints tables, and keeps everything measured in bench-results/.
 """
@@ -16,6 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from links import measure_links, print_links
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -148,11 +149,15 @@ def main() -> None:
     calls = measure([sys.executable, str(HERE / "one_lab.py"), "10", "100", "--calls"], sum(sizes[-1]))
     assert calls is not None
     print_calls(console, calls)
+    wait_for_quiet(110)
+    links = measure_links(min(options.rounds, 3))
+    print_links(console, links)
     record = {
         "kernel": platform.release(),
         "python": platform.python_version(),
         "labs": found,
         "calls": calls,
+        "links": links,
     }
     path = RESULTS / f"{datetime.now():%y%m%d-%H%M%S}.json"
     path.write_text(json.dumps(record, indent=1))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ DUMP = """
 while read -r _; do
     for ns in $(ls /run/netns); do
         for command in "ip -j address" "ip -j route" "ip -6 -j route" "ip -j -d link" \\
-                "ip -j neigh show nud permanent" "nft -j list ruleset"; do
+                "ip -j neigh show nud permanent" "tc -j qdisc" "nft -j list ruleset"; do
             echo "$ns|$command|$(nsenter --net=/run/netns/$ns $command)"
         done
         echo "$ns|sysctl|\\"$(nsenter --net=/run/netns/$ns sysctl -e SYSCTLS | tr '\\n\\t' ';,')\\""
@@ -64,6 +66,18 @@ LABS: dict[str, dict[str, Any]] = {
     "names with spaces, quotes and non-ASCII": {
         "router": [{"name": RENAMED, "preset": "home"}],
         "device": {"été $HOME `x`": {"eth0": {"gateway": RENAMED}}},
+    },
+    "links with conditions, below a shared downlink and between regions": {
+        "region": {"us": {"latencies": {"eu": 40}}, "eu": {}},
+        "router": [
+            {"name": "isp", "preset": "datacenter", "region": "us", "downlink": {"rate_kbit": 50_000}},
+            {"name": "home", "preset": "home", "upstream": "isp", "downlink": "wifi-bad"},
+            {"name": "dc", "preset": "datacenter", "region": "eu"},
+        ],
+        "device": {
+            "phone": {"wlan0": {"gateway": "home", "link": "wifi"}, "rmnet0": {"gateway": "isp"}},
+            "server": {"eth0": {"gateway": "dc", "link": {"up": {"latency_ms": 3}}}},
+        },
     },
     "permanent neighbours above 200 nodes": {
         "router": [{"name": f"r{n}", "preset": "home"} for n in range(4)],
@@ -119,10 +133,12 @@ async def compare(lab: Lab, folder: Path) -> None:
     dump, script = folder / "dump.sh", folder / "lab.sh"
     dump.write_text(DUMP.replace("SYSCTLS", sysctls(lab)))
     script.write_text(lab.trace("sh"))
+    # Relays by hand are `python3 -m patchbay...`.
+    env = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     shells = [
         Shell(lab.ix.popen(["sh", str(dump)], **pipes)),
-        Shell(subprocess.Popen(["sh", str(script), "sh", str(dump)], **pipes)),  # type: ignore[call-overload]
+        Shell(subprocess.Popen(["sh", str(script), "sh", str(dump)], env=env, **pipes)),  # type: ignore[call-overload]
     ]
     await trio.to_thread.run_sync(until_equal, shells)
     for shell in shells:

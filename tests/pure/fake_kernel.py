@@ -3,16 +3,17 @@
 It knows the commands that plans consist of, and no others. Each message is the real one's.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any
 
 from attrs import define, field
 
 from patchbay.plan.plan import Plan
-from patchbay.tools.commands import Command, Ip, Nft, SetSysctl, WriteFile
+from patchbay.tools import tc
+from patchbay.tools.commands import CheckQdiscs, Command, EndHelper, Helper, Ip, Nft, SetSysctl, Tc, WriteFile
 
-__all__ = ["Kernel", "Refused"]
+__all__ = ["UNREACHABLE", "Kernel", "Namespace", "Refused", "lanes"]
 
 Words = list[str]
 
@@ -32,7 +33,11 @@ class Link:
     mtu: int = 1500
     up: bool = False
     ipv6: bool = True
+    arp: bool = True
     addresses: set[Any] = field(factory=set)
+    gso: int = 65535
+    # By parent: "root", or the class of the root that one hangs below.
+    qdiscs: dict[str, Words] = field(factory=dict)
 
 
 @define
@@ -68,6 +73,8 @@ class Kernel:
     namespaces: dict[str, Namespace] = field(factory=dict)
     files: dict[str, str] = field(factory=dict)
     made: list[str] = field(factory=list)
+    # By namespace and name: what each was told.
+    helpers: dict[tuple[str, str], Words] = field(factory=dict)
 
     def run(self, commands: Iterable[Command]) -> None:
         for command in commands:
@@ -78,19 +85,33 @@ class Kernel:
         if isinstance(command, WriteFile):
             self.files[command.path] = command.content
             return
+        if isinstance(command, EndHelper):
+            self.helpers.pop((command.ns, command.name), None)
+            return
         if command.ns is not None:
             assert command.ns in self.namespaces, f"{command} is run before its namespace is made"
         try:
-            if isinstance(command, Nft):
-                self.namespaces[command.ns].ruleset = command.ruleset
-            elif isinstance(command, SetSysctl):
-                self._sysctl(self.namespaces[command.ns], command.name, command.value)
-            else:
-                self._ip(command.ns, list(command.args))
+            self._do(command)
         except Refused as refused:
-            tolerated = command.tolerate if isinstance(command, Ip) else ()
+            tolerated = command.tolerate if isinstance(command, Ip | Tc) else ()
             if not any(text in str(refused) for text in tolerated):
                 raise Refused(f"{refused}: {command}") from None
+
+    def _do(self, command: Command) -> None:
+        if isinstance(command, Ip):
+            self._ip(command.ns, list(command.args))
+            return
+        space = self.namespaces[command.ns or ""]
+        if isinstance(command, Nft):
+            space.ruleset = command.ruleset
+        elif isinstance(command, SetSysctl):
+            self._sysctl(space, command.name, command.value)
+        elif isinstance(command, Tc):
+            self._tc(space, list(command.args))
+        elif isinstance(command, CheckQdiscs):
+            self._check(space, command)
+        elif isinstance(command, Helper):
+            self._helper(command, space)
 
     def _sysctl(self, ns: Namespace, name: str, value: str) -> None:
         parts = name.split("/")
@@ -98,7 +119,8 @@ class Kernel:
             _refuse(parts[3] not in ns.links, "No such file or directory")
             assert parts[4] == "disable_ipv6"
             ns.links[parts[3]].ipv6 = value == "0"
-        ns.sysctls[name] = value
+        else:
+            ns.sysctls[name] = value
 
     def _ip(self, ns: str | None, words: Words) -> None:
         verb = f"{words.pop(0)} {words.pop(0)}"
@@ -141,6 +163,7 @@ class Kernel:
             if there not in self.namespaces:
                 continue
             space = self.namespaces[there]
+            assert not (here := self._using(there, dev)), f"{dev} in {there} is deleted below {here}"
             del space.links[dev]
             space.routes = {net: route for net, route in space.routes.items() if route[1] != dev}
             space.neighbours = {key: mac for key, mac in space.neighbours.items() if key[0] != dev}
@@ -150,7 +173,7 @@ class Kernel:
         up = "up" in words
         options = _options(
             [word for word in words if word != "up"],
-            *("name", "index", "netns", "address", "mtu", "master", "numtxqueues", "numrxqueues"),
+            *("name", "index", "netns", "address", "arp", "mtu", "master", "numtxqueues", "numrxqueues"),
         )
         name, where = options["name"], options["netns"]
         _refuse(where not in self.namespaces, 'Invalid "netns" value')
@@ -161,6 +184,7 @@ class Kernel:
         _refuse("master" in options and master is None, "Invalid argument")
         ipv6 = space.sysctls.get("net/ipv6/conf/default/disable_ipv6", "0") == "0"
         link = Link("", options["address"], None, master, int(options.get("mtu", 1500)), up, ipv6)
+        link.arp = options.get("arp") != "off"
         space.links[name] = link
         if "index" in options:
             space.indexes[options["index"]] = name
@@ -186,13 +210,61 @@ class Kernel:
         return ns.links[name]
 
     def _link_set(self, ns: Namespace, words: Words) -> None:
-        assert words.pop() == "up"
-        self._dev(ns, _options(words, "dev")["dev"]).up = True
+        state = words.pop() if words[-1] in ("up", "down") else ""
+        options = _options(words, "dev", "master", "mtu", "gso_max_segs")
+        link = self._dev(ns, options["dev"])
+        if "master" in options:
+            bridge = ns.links.get(options["master"])
+            assert bridge and bridge.kind == "bridge", f"{words}: Device does not exist"
+            assert not link.addresses, f"{words}: a port that is a host too"
+            link.master = options["master"]
+        link.mtu = int(options.get("mtu", link.mtu))
+        link.gso = int(options.get("gso_max_segs", link.gso))
+        if state == "down":
+            used = link.addresses or any(route[1] == options["dev"] for route in ns.routes.values())
+            assert not used, f"{words}: its routes would be lost"
+        link.up = state == "up" if state else link.up
 
     def _link_del(self, ns: Namespace, words: Words) -> None:
         name = _options(words, "dev")["dev"]
         self._dev(ns, name)
         self._drop(next(where for where, space in self.namespaces.items() if space is ns), name)
+
+    # -- what acts on packets
+
+    def _tc(self, ns: Namespace, words: Words) -> None:
+        verb, options = words[1], words[2:]
+        assert words[0] == "qdisc" and options[0] == "dev"
+        qdiscs = self._dev(ns, options[1]).qdiscs
+        parent, rest = ("root", options[3:]) if options[2] == "root" else (options[3], options[4:])
+        if verb == "replace":
+            _refuse(parent != "root" and "root" not in qdiscs, "Failed to find specified qdisc")
+            qdiscs[parent] = rest
+            return
+        assert verb == "del" and not rest
+        _refuse(parent == "root" and not qdiscs, "Cannot delete qdisc with handle of zero")
+        _refuse("root" not in qdiscs, "Failed to find qdisc with specified classid")
+        _refuse(parent not in qdiscs, "Cannot find specified qdisc on specified device")
+        for gone in list(qdiscs) if parent == "root" else [parent]:
+            del qdiscs[gone]
+
+    def _check(self, ns: Namespace, command: CheckQdiscs) -> None:
+        for dev, (netem, tbf) in command.wanted.items():
+            wanted = {"root": list(tc.netem_replace(dev, netem)[5:])}
+            if tbf:
+                wanted["1:1"] = list(tc.tbf_replace(dev, tbf)[6:])
+            found = self._dev(ns, dev).qdiscs
+            assert found == wanted, f"{dev} in {command.ns}: wanted {wanted}, found {found}"
+
+    def _helper(self, command: Helper, ns: Namespace) -> None:
+        """A relay: it carries packets between two ports of a bridge that is down."""
+        ends = [self._dev(ns, command.args[place]) for place in (1, 3)]
+        assert command.args[0::2][:2] == ("--far", "--near") and all(end.master for end in ends)
+        self.helpers[command.ns, command.name] = list(command.args)
+
+    def _using(self, ns: str, dev: str) -> list[str]:
+        """The helpers that have the interface open."""
+        return [name for (at, name), args in self.helpers.items() if at == ns and dev in (args[1], args[3])]
 
     # -- addresses, routes, neighbours
 
@@ -247,58 +319,6 @@ class Kernel:
         options = _options(words, "to", "dev", "nud")
         self._dev(ns, options["dev"])
         ns.neighbours.pop((options["dev"], ip_address(options["to"])), None)
-
-    # -- what a packet would see
-
-    def owner(self, address: Any, start: str) -> str | None:
-        """The namespace that a packet from `start` to `address` arrives in; None if it gets lost."""
-        here: str | None = start
-        for _ in range(64):
-            if here is None:
-                return None
-            ns = self.namespaces[here]
-            if any(address == own.ip for link in ns.links.values() for own in link.addresses):
-                return here
-            hop = self._hop(ns, address)
-            here = self._at(here, *hop) if hop else None
-        return None
-
-    def _hop(self, ns: Namespace, address: Any) -> tuple[str, Any] | None:
-        choices: list[tuple[int, str, Any]] = [
-            (own.network.prefixlen, name, address)
-            for name, link in ns.links.items()
-            for own in link.addresses
-            if address in own.network
-        ]
-        choices += [
-            (network.prefixlen, dev, via or address)
-            for network, (via, dev, _) in ns.routes.items()
-            if address.version == network.version and address in network
-        ]
-        best = max(choices, key=lambda choice: choice[0], default=None)
-        return best[1:] if best and best[1] != UNREACHABLE else None
-
-    def _at(self, here: str, dev: str, address: Any) -> str | None:
-        """The namespace that has `address` on the link that `dev` is an end of."""
-        link = self.namespaces[here].links[dev]
-        if link.kind == "bridge":
-            bridge = here
-        else:
-            assert link.peer
-            bridge = link.peer[0]
-        return next((ns for ns, name in self._ends(bridge) if self._has(ns, name, address)), None)
-
-    def _ends(self, bridge: str) -> Iterator[tuple[str, str]]:
-        links = self.namespaces[bridge].links
-        for name, link in links.items():
-            if link.kind == "bridge":
-                yield bridge, name
-            elif link.master and link.peer:
-                yield link.peer
-
-    def _has(self, ns: str, name: str, address: Any) -> bool:
-        link = self.namespaces[ns].links[name]
-        return link.up and any(address == own.ip for own in link.addresses)
 
 
 def lanes(plan: Plan) -> Sequence[tuple[list[Command], dict[str | None, list[Command]]]]:

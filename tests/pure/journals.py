@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from patchbay.execute.apply import Outcome, Result, batches
 from patchbay.plan.plan import Plan
 from patchbay.record.journal import Journal, Record
-from patchbay.tools.commands import Command, Ip, Nft, SetSysctl, WriteFile
+from patchbay.tools.commands import Command, Helper, Ip, Nft, SetSysctl, Tc, WriteFile
 
 
 def outcomes(plan: Plan | Iterable[Command], start: float = 0.0) -> list[Outcome]:
@@ -30,6 +30,11 @@ def command_of(record: Record) -> Command:
     ns, owner, why = record.ns, record.owner, record.why
     if record.tool == "ip":
         return Ip(ns, record.argv[1:], why, owner)
+    if record.tool == "tc":
+        return Tc(ns, record.argv[1:], why, owner)
+    if record.tool == "python3":
+        module, *args = record.argv[2:]
+        return Helper(ns, record.slot.removeprefix("helper "), module, tuple(args), why, owner)
     if record.tool == "nft":
         return Nft(ns, record.input, why, owner)
     if record.tool == "sysctl":

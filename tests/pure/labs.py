@@ -22,10 +22,12 @@ from patchbay.model.lab import (
     IpSupport,
     LabSpec,
     Nat,
+    RegionLinkSpec,
     RegionSpec,
     RouterPreset,
     RouterSpec,
 )
+from patchbay.model.link import LINK_PRESETS, Impairment, LinkCondition
 from patchbay.model.names import env_name, iface_name_problem, node_name_problem
 from patchbay.model.presets import resolve
 
@@ -54,8 +56,11 @@ def problems_of(toml: str) -> list[tuple[str, str]]:
 def one_by_one(spec: LabSpec) -> list[Layout]:
     """The layouts of a lab to which the parts of `spec` are added singly."""
     layouts = [empty_layout()]
-    for region in spec.regions:
-        layouts.append(extend(layouts[-1], LabSpec(regions=(region,))))
+    for number, region in enumerate(spec.regions, 1):
+        known = {each.name for each in spec.regions[:number]}
+        links = tuple(link for link in spec.region_links if region.name in (link.a, link.b))
+        links = tuple(link for link in links if {link.a, link.b} <= known)
+        layouts.append(extend(layouts[-1], LabSpec(regions=(region,), region_links=links)))
     for router in spec.routers:
         layouts.append(extend(layouts[-1], LabSpec(routers=(router,))))
     for device in spec.devices:
@@ -156,7 +161,54 @@ def random_lab(seed: int, regions: int, routers: int, devices: int) -> LabSpec:
     )
 
 
-def labs() -> st.SearchStrategy[LabSpec]:
+# What a direction of a link may do; each is possible by itself, and beside any other in the other direction.
+IMPAIRMENTS = (
+    Impairment(latency_ms=20),
+    Impairment(latency_ms=30, jitter_ms=10, loss_pct=1),
+    Impairment(loss_pct=2.5),
+    Impairment(rate_kbit=8000),
+    Impairment(latency_ms=40, reorder_pct=1, rate_kbit=500, buffer_kb=64),
+    Impairment(duplicate_pct=1, corrupt_pct=0.5),
+)
+
+
+def random_condition(rng: Random) -> LinkCondition:
+    kind = rng.randrange(4)
+    if kind == 0:
+        return rng.choice([*LINK_PRESETS.values()])
+    if kind == 1:
+        return LinkCondition(up=rng.choice(IMPAIRMENTS))
+    if kind == 2:
+        return LinkCondition(up=rng.choice(IMPAIRMENTS), down=rng.choice(IMPAIRMENTS))
+    return LinkCondition(**rng.choice(IMPAIRMENTS).said())
+
+
+def linked(spec: LabSpec, seed: int) -> LabSpec:
+    """The lab with conditions on half of its links, and some of its regions linked."""
+    rng = Random(seed)
+
+    def maybe() -> LinkCondition | None:
+        return random_condition(rng) if rng.random() < 0.5 else None
+
+    names = [region.name for region in spec.regions]
+    pairs = [(a, b) for at, b in enumerate(names) for a in names[:at] if rng.random() < 0.7]
+    return evolve(
+        spec,
+        routers=tuple(evolve(router, downlink=maybe()) for router in spec.routers),
+        devices=tuple(
+            evolve(
+                device, ifaces={name: evolve(iface, link=maybe()) for name, iface in device.ifaces.items()}
+            )
+            for device in spec.devices
+        ),
+        region_links=tuple(
+            RegionLinkSpec(*rng.sample(pair, 2), condition=random_condition(rng)) for pair in pairs
+        ),
+    )
+
+
+def plain_labs() -> st.SearchStrategy[LabSpec]:
+    """Labs all of whose links are perfect."""
     return st.builds(
         random_lab,
         seed=st.integers(0, 2**32),
@@ -164,3 +216,8 @@ def labs() -> st.SearchStrategy[LabSpec]:
         routers=st.integers(1, 7),
         devices=st.integers(0, 7),
     )
+
+
+def labs() -> st.SearchStrategy[LabSpec]:
+    """Labs with conditions on some of their links."""
+    return st.builds(linked, plain_labs(), st.integers(0, 2**32))

@@ -16,7 +16,7 @@ DEVICE = '[device.d.eth0]\ngateway = "r"\n'
 ROUTER_KEYS = ", ".join(
     (
         *("name", "preset", "upstream", "region", "nat", "nat_v6", "firewall", "ip_support", "mtu"),
-        *("downstream_cidr", "downstream_cidr_v6"),
+        *("downstream_cidr", "downstream_cidr_v6", "downlink"),
     )
 )
 NOT_YET = "is not available in this version of patchbay"
@@ -43,30 +43,30 @@ BAD = {
     "an unknown key of an interface": (
         ROUTER + DEVICE + 'gatewy = "r"',
         "device.d.eth0.gatewy",
-        "unknown key; accepted: gateway; did you mean 'gateway'?",
+        "unknown key; accepted: gateway, link, impair; did you mean 'gateway'?",
     ),
     "an unknown key of a region": (
         '[region.eu]\nname = "Europe"',
         "region.eu.name",
-        "unknown key; accepted: none",
+        "unknown key; accepted: latencies",
     ),
     "an unknown key at the top": (
         ROUTER + '[[routr]]\nname = "x"',
         "routr",
-        "unknown key; accepted: router, device, region; did you mean 'router'?",
+        "unknown key; accepted: router, device, region, region-link; did you mean 'router'?",
     ),
-    "a key of a router that is to come": (ROUTER + 'downlink = "wifi"', "router[0].downlink", NOT_YET),
+    "a key of a router that is to come": (ROUTER + "ra_enabled = false", "router[0].ra_enabled", NOT_YET),
     "a key of an interface that is to come": (
-        ROUTER + DEVICE + 'impair = "wifi"',
-        "device.d.eth0.impair",
+        ROUTER + DEVICE + "ra_enabled = false",
+        "device.d.eth0.ra_enabled",
         NOT_YET,
     ),
     "a key of a region that is to come": (
-        "[region.eu]\nlatencies = { us = 40 }",
-        "region.eu.latencies",
+        "[region.eu]\nra_enabled = false",
+        "region.eu.ra_enabled",
         NOT_YET,
     ),
-    "a key at the top that is to come": ('[[region-link]]\na = "eu"', "region-link", NOT_YET),
+    "a key at the top that is to come": ("ra_enabled = false", "ra_enabled", NOT_YET),
     "a router without a name": (
         '[[router]]\npreset = "home"',
         "router[0].name",

@@ -7,18 +7,17 @@ import subprocess
 from typing import Any
 
 import pytest
-from attrs import frozen
 
 from patchbay.execute.apply import Batch, _failure, _results, batches, step
 from patchbay.model.names import NsName
-from patchbay.tools.commands import Command, Ip, Nft, SetSysctl, WriteFile
+from patchbay.tools.commands import CheckQdiscs, Command, EndHelper, Helper, Nft, SetSysctl, WriteFile
+from tests.pure.recordings import A, Recording, ip, results, tc
 
-A = NsName("a")
 GONE = ("Cannot find device", "No such process", "No such file or directory")
 
 
-def ip(line: str, tolerate: tuple[str, ...] = (), ns: NsName | None = None) -> Ip:
-    return Ip(ns, tuple(line.split()), f"do {line}", A, tolerate)
+def helper(name: str) -> Helper:
+    return Helper(A, name, "relay", ("--far", "x"), "start it", A)
 
 
 def nft(text: str) -> Nft:
@@ -42,6 +41,15 @@ GROUPS: dict[str, list[list[Command]]] = {
     "each ruleset by itself": [[nft("one")], [nft("two")]],
     "settings of several namespaces together": [[sysctl("a"), sysctl("b")]],
     "files together": [[write("/x"), write("/y")]],
+    "tc commands of one namespace together": [[tc("a"), tc("b")], [tc("c", ns=NsName("b"))]],
+    "ip and tc apart": [[ip("a", ns=A)], [tc("a")], [ip("b", ns=A)]],
+    "each reading of qdiscs by itself": [[CheckQdiscs(A, {}, "", A)], [CheckQdiscs(A, {}, "", A)]],
+    "each helper by itself": [
+        [helper("x")],
+        [helper("y")],
+        [EndHelper(A, "x", "", A)],
+        [EndHelper(A, "y", "", A)],
+    ],
     "kinds apart": [[ip("a", ns=A)], [sysctl("a")], [nft("x")], [ip("b", ns=A)]],
 }
 
@@ -66,6 +74,18 @@ STEPS: dict[str, tuple[list[Command], list[Any]]] = {
         [ip("link del dev p", GONE), ip("link del dev q")],
         ["try", None, ["ip", "-force", "-batch", "-"], "link del dev p\nlink del dev q\n"],
     ),
+    "tc, which stops at the first error": (
+        [tc("qdisc replace dev x root netem"), tc("qdisc del dev y root")],
+        ["exec", "a", ["tc", "-batch", "-"], "qdisc replace dev x root netem\nqdisc del dev y root\n"],
+    ),
+    "tc, which goes on": (
+        [tc("qdisc del dev x root", GONE), tc("qdisc del dev y root")],
+        ["try", "a", ["tc", "-force", "-batch", "-"], "qdisc del dev x root\nqdisc del dev y root\n"],
+    ),
+    "a reading of qdiscs": (
+        [CheckQdiscs(A, {}, "", A)],
+        ["exec", "a", ["tc", "-j", "qdisc", "show"], ""],
+    ),
     "nft": ([nft("rules\n")], ["exec", "a", ["nft", "-f", "-"], "rules\n"]),
     "settings": (
         [sysctl("a"), sysctl("b", "2", optional=True)],
@@ -82,17 +102,6 @@ def test_the_agent_is_told_to_run(case: str) -> None:
 
 
 # What failed
-
-
-@frozen
-class Recording:
-    """What a tool said to a text, and what became of each command: its status, None for not run."""
-
-    lines: tuple[str, ...]
-    status: int
-    stderr: str
-    results: tuple[int | None, ...]
-    tolerate: tuple[str, ...] = ()
 
 
 ANY_PREFIX = "Error: any valid prefix is expected rather than"
@@ -195,12 +204,6 @@ RECORDED = {
         GONE,
     ),
 }
-
-
-def results(recording: Recording) -> list[int | None]:
-    batch = Batch(tuple(ip(line, recording.tolerate) for line in recording.lines))
-    raw = {"status": recording.status, "err": recording.stderr, "out": ""}
-    return [result.status if result else None for result in _results(batch, raw)]
 
 
 @pytest.mark.parametrize("case", RECORDED)

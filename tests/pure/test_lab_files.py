@@ -12,6 +12,7 @@ from patchbay.addressing.allocate import lay_out
 from patchbay.config.lab_file import Draft, draft_lab, read_lab
 from patchbay.errors import PatchbayError, SpecError
 from patchbay.model.lab import DeviceSpec, IfaceSpec, LabSpec, RouterSpec
+from patchbay.model.link import Impairment, LinkPreset
 from tests.pure.labs import QUICK, labs
 
 EMPTY = "is empty; accepted: at least one [[router]]"
@@ -66,11 +67,17 @@ simulation = "x"
 [region."a/b"]
 [region.eu]
 latencies = { us = 40 }
+ra_enabled = false
+
+[[region-link]]
+a = "eu"
+loss_pct = 200
 
 [[router]]
 name = "home"
 preset = "hom"
 mtu = 9
+downlink = { latency_ms = -1, up = { jitter = 3 } }
 
 [[router]]
 name = "home"
@@ -100,6 +107,7 @@ ip_support = "v6-only"
 count = 0
 [device.a.eth0]
 gateway = "home"
+impair = "wify"
 
 [device.b]
 default_via = "eth1"
@@ -114,11 +122,16 @@ gateway = "four"
 
 PROBLEMS = """
 router[0].preset: found 'hom'; accepted: 'home', 'datacenter', 'public'; did you mean 'home'?
+router[0].downlink.up.jitter: unknown key; accepted: {link_keys}; did you mean 'jitter_ms'?
+router[0].downlink.latency_ms: found -1; accepted: 0 to 60 000 ms
 router[1].upsteam: unknown key; accepted: {keys}; did you mean 'upstream'?
 router[2].name: is missing, and required
+device.a.eth0.impair: found 'wify'; {wify}
 device.a.count: found an integer (0); accepted: 1 to 10000
-region.eu.latencies: is not available in this version of patchbay
-simulation: unknown key; accepted: router, device, region
+region.eu.ra_enabled: is not available in this version of patchbay
+region-link[0].b: is missing, and required
+region-link[0].loss_pct: found 200; accepted: 0 to 100 %
+simulation: unknown key; accepted: router, device, region, region-link
 region.a/b: name 'a/b' contains a slash or NUL, and names a folder of the run
 router[0].mtu: found 9; accepted: 68 to 65535 bytes
 router[1].name: duplicate name 'home': it is also the name of router[0]
@@ -129,6 +142,7 @@ device.b.an-interface-name-too-long: interface name 'an-interface-name-too-long'
 device.b.an-interface-name-too-long.gateway: unknown router 'nobody'; known: {routers}
 device.ix: 'ix' is the name of the exchange; accepted: any other name
 device.c: a device needs an interface; accepted: at least one [device.NAME.IFACE] with a gateway
+region.eu.latencies: unknown region 'us'; known: a/b, eu
 router[5].downstream_cidr: 203.0.113.0/24 overlaps 203.0.113.0/24 of the exchange {own}
 router[6].ip_support: found 'v6-only', but 'four' above it is 'v4-only': no IP version in common
 """
@@ -139,14 +153,17 @@ def test_all_problems_of_a_file_are_told_at_once(tmp_path: Path) -> None:
     file.write_text(EVERYTHING_WRONG, encoding="utf-8")
     with pytest.raises(SpecError) as raised:
         lay_out(read_lab(file))
+    presets = ", ".join(f"'{preset}'" for preset in LinkPreset)
     expected = PROBLEMS.format(
         keys=", ".join(field.name for field in RouterSpec.__attrs_attrs__),
+        link_keys=", ".join(field.name for field in Impairment.__attrs_attrs__),
+        wify=f"accepted: {presets}, or a table such as {{ latency_ms = 20 }}; did you mean 'wifi'?",
         long="has 26 bytes; accepted: 1 to 15",
         routers="four, home, loop, old, six",
         own="in the same routing domain; accepted: a network of its own",
     )
     assert str(raised.value).splitlines() == [f"{file}:{line}" for line in expected.split("\n") if line]
-    assert len(raised.value.problems) == 18
+    assert len(raised.value.problems) == 24
 
 
 # There and back
@@ -156,29 +173,30 @@ def quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
+def value(wished: object) -> str:
+    if isinstance(wished, Impairment):
+        return "{ " + ", ".join(f"{key} = {value(said)}" for key, said in wished.said().items()) + " }"
+    return str(wished) if isinstance(wished, int | float) else quoted(str(wished))
+
+
 def table(header: str, **values: Any) -> str:
-    lines = [
-        f"{key} = {quoted(str(value)) if not isinstance(value, int) else value}"
-        for key, value in values.items()
-    ]
-    return "\n".join([header, *lines, ""])
+    said = {key: wished for key, wished in values.items() if wished is not None}
+    return "\n".join([header, *(f"{key} = {value(wished)}" for key, wished in said.items()), ""])
 
 
 def written(spec: LabSpec) -> str:
     """The lab as a TOML file."""
     parts = [f"[region.{quoted(region.name)}]\n" for region in spec.regions]
+    for link in spec.region_links:
+        parts.append(table("[[region-link]]", a=link.a, b=link.b, **link.condition.said()))
     for router in spec.routers:
         fields = {field.name: getattr(router, field.name) for field in RouterSpec.__attrs_attrs__}
-        parts.append(
-            table("[[router]]", **{key: value for key, value in fields.items() if value is not None})
-        )
+        parts.append(table("[[router]]", **fields))
     for device in spec.devices:
         name = f"device.{quoted(device.name)}"
-        traits = {"default_via": device.default_via, "mtu": device.mtu}
-        parts.append(table(f"[{name}]", **{key: value for key, value in traits.items() if value is not None}))
-        parts += [
-            table(f"[{name}.{quoted(iface)}]", gateway=to.router) for iface, to in device.ifaces.items()
-        ]
+        parts.append(table(f"[{name}]", default_via=device.default_via, mtu=device.mtu))
+        for iface, to in device.ifaces.items():
+            parts.append(table(f"[{name}.{quoted(iface)}]", gateway=to.router, link=to.link))
     return "".join(parts)
 
 

@@ -1,0 +1,239 @@
+"""Which links have a condition, and where it acts: the wires of a layout."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from ipaddress import ip_network
+
+from attrs import evolve
+
+from patchbay.addressing import pools
+from patchbay.addressing.layout import (
+    IfaceLayout,
+    Layout,
+    NodeLayout,
+    RouteLayout,
+    RouterKind,
+    RouterLayout,
+    VethEnd,
+    WireKey,
+    WireLayout,
+    of_version,
+)
+from patchbay.errors import Problem
+from patchbay.model.link import PERFECT, Condition, combination_problems
+from patchbay.model.names import KERNEL_IFNAMES, IfName, NsName, slug, unique_name
+
+__all__ = [
+    "USUAL_MTU",
+    "combined",
+    "condition_of",
+    "refreshed",
+    "region_key",
+    "uplinks",
+    "with_broken",
+    "with_conditions",
+]
+
+LAN, WAN = IfName("lan"), IfName("wan")
+USUAL_MTU = 1500
+# The bridges of wires are named by index when they are made; the kernel counts its own up from 1.
+_FIRST_INDEX = 1_000_000
+
+
+def condition_of(layout: Layout, key: WireKey) -> Condition:
+    """The present condition of a link."""
+    wire = layout.wires.get(key)
+    return wire.condition if wire else PERFECT
+
+
+def region_key(layout: Layout, a: str, b: str) -> WireKey:
+    """The key of the link of two regions, whichever was named first."""
+    back = ("regions", b, a)
+    return back if back in layout.wires else ("regions", a, b)
+
+
+def with_conditions(layout: Layout, conditions: Mapping[WireKey, Condition]) -> Layout:
+    """The layout with those links in those conditions; a perfect one needs no wire, but between regions."""
+    changing = _Changing(layout)
+    for key, condition in conditions.items():
+        changing.put(key, condition)
+    return refreshed(changing.finish())
+
+
+def combined(condition: Condition, path: str) -> Iterator[Problem]:
+    """What is wrong with the values of a link's condition together; `path` is where they stand."""
+    for way, impairment in condition.ways:
+        for key, text in combination_problems(impairment):
+            yield Problem(f"{path}.{key}" if path else key, f"({way}) {text}")
+
+
+def with_broken(layout: Layout, key: WireKey, *, broken: bool, lost: bool = False) -> Layout:
+    """The layout with that wire cut, because its relay is `lost` or for other reasons; or mended."""
+    wire = evolve(layout.wires[key], broken=broken, lost=lost)
+    return evolve(layout, wires={**layout.wires, key: wire})
+
+
+class _Changing:
+    """The wires of a layout, and the names that they take, while they change."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._wires = dict(layout.wires)
+        self._ports = {ns: set(names) for ns, names in layout.ports.items()}
+
+    def finish(self) -> Layout:
+        ports = {ns: frozenset(names) for ns, names in self._ports.items()}
+        return evolve(self._layout, wires=self._wires, ports=ports)
+
+    def put(self, key: WireKey, condition: Condition) -> None:
+        existing = self._wires.get(key)
+        needed = bool(condition) or key[0] == "regions"
+        if existing is None and needed:
+            wire = self._wires[key] = self._make(key, condition)
+            for ns, name in wire.names:
+                self._taken(ns).add(name)
+        elif existing is not None and not needed:
+            del self._wires[key]
+            for ns, name in existing.names:
+                self._ports[ns].discard(name)
+        elif existing is not None:
+            # Whoever sets the condition of a link that was lost wants it back.
+            broken = existing.broken and not existing.lost
+            self._wires[key] = evolve(existing, condition=condition, broken=broken, lost=False)
+
+    def _taken(self, ns: NsName) -> set[str]:
+        return self._ports.setdefault(ns, {LAN, WAN, *KERNEL_IFNAMES})
+
+    def _make(self, key: WireKey, condition: Condition) -> WireLayout:
+        kinds = {"link": self._device_wire, "downlink": self._downlink_wire, "regions": self._region_wire}
+        return kinds[key[0]](key, condition)
+
+    def _device_wire(self, key: WireKey, condition: Condition) -> WireLayout:
+        device = self._layout.devices[key[1]]
+        iface = next(iface for iface in device.ifaces if iface.name == key[2])
+        far = VethEnd(iface.port, iface.port_mac, iface.name, iface.mac, device.ns)
+        wire = self._wire(
+            key,
+            condition,
+            f"the link of device '{device.name}' on {iface.name}",
+            iface.router_ns,
+            f"{device.ns}#{iface.name}",
+            far,
+        )
+        return evolve(wire, mtu=iface.mtu if (iface.mtu or 0) > USUAL_MTU else None)
+
+    def _downlink_wire(self, key: WireKey, condition: Condition) -> WireLayout:
+        router = self._layout.forwarders[f"router:{key[1]}"]
+        title = f"the downlink of router '{router.name}'"
+        wire = self._wire(key, condition, title, router.ns, f"{router.ns}#downlink")
+        return evolve(wire, below=IfName(unique_name("below", self._taken(router.ns), 15)))
+
+    def _region_wire(self, key: WireKey, condition: Condition) -> WireLayout:
+        first, second = (self._layout.forwarders[f"region:{name}"] for name in key[1:])
+        title = f"the link of regions '{first.name}' and '{second.name}'"
+        to_first, to_second = self._way(second, first), self._way(first, second)
+        wire = self._wire(key, condition, title, second.ns, f"{second.ns}#{to_first}")
+        far = self._end(second.ns, wire.bridge, "far", to_second, first.ns)
+        return evolve(wire, far=far, near=self._end(second.ns, wire.bridge, "near", to_first, second.ns))
+
+    def _way(self, here: RouterLayout, there: RouterLayout) -> IfName:
+        return IfName(unique_name(slug(f"to-{there.name}", 15), self._taken(here.ns), 15))
+
+    def _wire(
+        self,
+        key: WireKey,
+        condition: Condition,
+        title: str,
+        ns: NsName,
+        owner: str,
+        far: VethEnd | None = None,
+    ) -> WireLayout:
+        number = self._number(ns)
+        bridge = IfName(f"wire{number}")
+        return WireLayout(
+            key=key,
+            title=title,
+            ns=ns,
+            owner=owner,
+            bridge=bridge,
+            bridge_mac=pools.mac_of(ns, bridge),
+            index=_FIRST_INDEX + number,
+            far=far or self._end(ns, bridge, "far", IfName(f"{bridge}-below"), ns),
+            near=self._end(ns, bridge, "near", IfName(f"{bridge}-lan"), ns),
+            condition=condition,
+        )
+
+    def _end(self, ns: NsName, bridge: IfName, side: str, peer: IfName, peer_ns: NsName) -> VethEnd:
+        name = IfName(f"{bridge}-{side}")
+        return VethEnd(name, pools.mac_of(ns, name), peer, pools.mac_of(peer_ns, peer), peer_ns)
+
+    def _number(self, ns: NsName) -> int:
+        """The first whose names are all free there."""
+        taken = self._taken(ns)
+        number = 1
+        while any(f"wire{number}{tail}" in taken for tail in ("", "-near", "-far", "-lan", "-below")):
+            number += 1
+        return number
+
+
+# -- what follows from the rest of the layout
+
+
+def uplinks(layout: Layout) -> Iterator[tuple[NodeLayout, IfaceLayout]]:
+    """Every uplink, with the node that has it."""
+    for node in layout.nodes():
+        for iface in node.ifaces:
+            yield node, iface
+
+
+def refreshed(layout: Layout) -> Layout:
+    """The layout whose wires know of every node."""
+    return evolve(layout, wires={key: _refreshed(layout, wire) for key, wire in layout.wires.items()})
+
+
+def _refreshed(layout: Layout, wire: WireLayout) -> WireLayout:
+    if wire.key[0] == "downlink":
+        # A bridge has the least MTU of its ports, and `lan` has only one left.
+        mtus = [max(USUAL_MTU, iface.mtu or 0) for _, iface in uplinks(layout) if iface.router_ns == wire.ns]
+        least = min(mtus, default=USUAL_MTU)
+        return evolve(wire, mtu=least if least > USUAL_MTU else None)
+    if wire.key[0] == "regions":
+        first, second = (layout.forwarders[f"region:{name}"] for name in wire.key[1:])
+        reached = _behind(layout)
+        return evolve(
+            wire,
+            routes=(
+                *_routes(first, wire.far.peer, second, reached[second.ns]),
+                *_routes(second, wire.near.peer, first, reached[first.ns]),
+            ),
+        )
+    return wire
+
+
+def _behind(layout: Layout) -> Mapping[NsName, list[RouteLayout]]:
+    """What the exchange sends to each region."""
+    gates = {
+        address.ip: region.ns
+        for region in layout.forwarders.values()
+        if region.kind is RouterKind.REGION and region.uplink
+        for address in region.uplink.addresses
+    }
+    found: dict[NsName, list[RouteLayout]] = {ns: [] for ns in gates.values()}
+    for node in layout.nodes():
+        for route in node.routes:
+            if route.ns == layout.ix.ns and route.via in gates:
+                found[gates[route.via]].append(route)
+    return found
+
+
+def _routes(
+    here: RouterLayout, dev: IfName, there: RouterLayout, reached: list[RouteLayout]
+) -> Iterator[RouteLayout]:
+    """The ways from one region to what is behind another, whose LAN address is its own on every interface."""
+    for address in there.lan.addresses:
+        yield RouteLayout(here.ns, ip_network(address.ip), dev)
+    for route in reached:
+        gateway = of_version(there.lan.addresses, route.prefix.version)
+        if gateway:
+            yield RouteLayout(here.ns, route.prefix, dev, gateway.ip)

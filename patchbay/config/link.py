@@ -1,0 +1,130 @@
+"""Link conditions as users write them: a preset's name, a table, or a value of `model.link`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import attrs
+import cattrs
+from cattrs.errors import ClassValidationError
+
+from patchbay.errors import Problem, SpecError, did_you_mean
+from patchbay.model.link import (
+    LINK_PRESETS,
+    Impairment,
+    LinkCondition,
+    LinkPreset,
+    RegionLink,
+    Trace,
+    range_problems,
+)
+
+__all__ = ["accept_links"]
+
+# An opportunity of a trace carries one full Ethernet frame: mahimahi's 1500 bytes of IP, 14 of header.
+OPPORTUNITY_BITS = 1514 * 8
+
+ImpairmentT = TypeVar("ImpairmentT", bound=Impairment)
+Refusal = Callable[[object, str], Exception]
+Hook = Callable[[object, Any], Any]
+
+
+def accept_links(
+    converter: cattrs.Converter, table_of: Callable[[type], Hook], folder: Path, refuse: Refusal
+) -> None:
+    """Teach `converter` the types of `model.link`. Traces are looked for in `folder`.
+
+    `table_of` makes the hook that reads a plain table, `refuse` the error of a value of another kind.
+    """
+    impairment_table, condition_table = table_of(Impairment), table_of(LinkCondition)
+
+    def impairment(value: object, _: object) -> Impairment:
+        return _in_range(impairment_table, _as_table(value), Impairment)
+
+    def condition(value: object, _: object) -> LinkCondition:
+        if isinstance(value, str):
+            return _preset(value, refuse)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            raise refuse(value, "a preset's name or a table such as { latency_ms = 20 }")
+        return _in_range(condition_table, _as_table(value), LinkCondition)
+
+    def region_link(value: object, _: object) -> LinkCondition:
+        # A plain number is the latency.
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            value = {"latency_ms": value}
+        return condition(value, LinkCondition)
+
+    def trace(value: object, _: object) -> Trace:
+        if isinstance(value, Trace):
+            return value
+        if not isinstance(value, str):
+            raise refuse(value, "the path of a packet-delivery trace")
+        return _read_trace((folder / value).resolve())
+
+    converter.register_structure_hook(Impairment, impairment)
+    converter.register_structure_hook(LinkCondition, condition)
+    converter.register_structure_hook(RegionLink, region_link)
+    converter.register_structure_hook(Trace, trace)
+
+
+def _as_table(value: object) -> object:
+    """A value made in Python goes the way of a table, and is checked like one."""
+    if isinstance(value, Impairment):
+        return value.said()
+    return value
+
+
+def _in_range(table: Hook, value: object, wanted: type[ImpairmentT]) -> ImpairmentT:
+    """`value` read by `table`. What is out of range is told together with what cannot be read."""
+    try:
+        found: ImpairmentT = table(value, wanted)
+    except ClassValidationError as error:
+        numbers = {key: number for key, number in _items(value) if type(number) in (int, float)}
+        known = {key: numbers[key] for key in attrs.fields_dict(Impairment) if key in numbers}
+        if problems := _out_of_range(Impairment(**known)):
+            raise ClassValidationError("link", [*error.exceptions, SpecError(problems)], wanted) from None
+        raise
+    if problems := _out_of_range(found):
+        raise SpecError(problems)
+    return found
+
+
+def _items(value: object) -> Iterable[tuple[str, Any]]:
+    return value.items() if isinstance(value, Mapping) else ()
+
+
+def _out_of_range(found: Impairment) -> list[Problem]:
+    return [Problem(key, text) for key, text in range_problems(found)]
+
+
+def _preset(value: str, refuse: Refusal) -> LinkCondition:
+    names = [preset.value for preset in LinkPreset]
+    if value not in names:
+        accepted = ", ".join(map(repr, names))
+        raise refuse(
+            value, f"{accepted}, or a table such as {{ latency_ms = 20 }}{did_you_mean(value, names)}"
+        )
+    return LINK_PRESETS[LinkPreset(value)]
+
+
+def _read_trace(path: Path) -> Trace:
+    """The trace in a file: milliseconds, one a line, each not before the last; the last is the period."""
+    try:
+        lines = path.read_text().split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not a text file"
+        raise SpecError([Problem("", f"the trace {path} cannot be read: {why}")]) from None
+    last, count = 0, 0
+    for number, line in enumerate(lines, 1):
+        text = line.strip()
+        if not text:
+            continue
+        if not (text.isascii() and text.isdigit()) or int(text) < last:
+            what = f"found {text!r}; accepted: whole milliseconds, none before that of the line above"
+            raise SpecError([Problem("", f"line {number} of the trace {path}: {what}")])
+        last, count = int(text), count + 1
+    if last == 0:
+        raise SpecError([Problem("", f"the trace {path} has no delivery after 0 ms; accepted: at least one")])
+    return Trace(str(path), count * OPPORTUNITY_BITS / last)

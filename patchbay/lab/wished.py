@@ -1,0 +1,43 @@
+"""What callers of a lab say, in the words of its files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from attrs import evolve
+
+from patchbay.errors import Problem, did_you_mean
+from patchbay.lab.node import Node
+from patchbay.lab.nodes import Iface, Router
+from patchbay.model.lab import LabSpec
+
+__all__ = ["by_name", "iface_table", "look_up", "name_of"]
+
+NodeT = TypeVar("NodeT", bound=Node)
+
+
+def by_name(problem: Problem, spec: LabSpec) -> Problem:
+    """In a call there is one router, and it has a name rather than a number."""
+    if not spec.routers:
+        return problem
+    return evolve(problem, path=problem.path.replace("router[0]", f"router.{spec.routers[0].name}", 1))
+
+
+def name_of(node: Node | str | None) -> str | None:
+    if isinstance(node, Node):
+        node._lab._check_open()
+        return node.name
+    return node
+
+
+def iface_table(to: Iface | Router | str) -> dict[str, Any]:
+    wished = to if isinstance(to, Iface) else Iface(to)
+    router = wished.router.name if isinstance(wished.router, Router) else wished.router
+    return {"router": router, "link": wished.link}
+
+
+def look_up(name: str, kind: str, known: Mapping[str, NodeT]) -> NodeT:
+    if name not in known:
+        raise KeyError(f"unknown {kind} '{name}'{did_you_mean(name, known)}")
+    return known[name]

@@ -1,0 +1,170 @@
+"""The userspace emulator as a lab has it: its process, its end, traces, and what can be read of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+import patchbay
+from patchbay.lab.lab import Lab
+from tests.links.measuring import Flow, Pings, open_links, ping, tcp_rate
+
+pytestmark = pytest.mark.kernel
+
+
+async def relays(lab: Lab) -> list[int]:
+    found = await lab.ix.run(["pgrep", "-x", "relay"], capture_stdout=True, check=False)
+    return [int(pid) for pid in found.stdout.split()]
+
+
+async def until_event(lab: Lab, kind: str) -> dict[str, Any]:
+    with trio.fail_after(5):
+        async for event in lab.events():
+            if event.kind == kind:
+                return dict(event.fields)
+    raise AssertionError(f"the lab ended without {kind}")
+
+
+async def carrier(node: patchbay.Node) -> bool:
+    said = await node.run(["ip", "-j", "link", "show", "dev", "eth0"], capture_stdout=True)
+    return "NO-CARRIER" not in json.loads(said.stdout)[0]["flags"]
+
+
+async def test_there_is_one_relay_for_each_link_with_a_condition_and_none_without() -> None:
+    async with open_links("userspace", {"a": "wifi", "b": None, "c": {"up": {"loss_pct": 1}}}) as lab:
+        assert len(await relays(lab)) == 2
+        await lab.device("a").set_link_condition("eth0", None)
+        assert len(await relays(lab)) == 1
+        await lab.device("b").set_link_condition("eth0", "wifi")
+        await lab.router("r-b").set_downlink_condition("wifi")
+        assert len(await relays(lab)) == 3
+
+
+async def test_a_relay_that_dies_takes_the_link_down_and_the_lab_says_so(tmp_path: Path) -> None:
+    with pytest.raises(patchbay.LinkLostError, match="the relay of the link of device 'd' on eth0 ended"):
+        async with open_links("userspace", {"d": "wifi"}, run_dir=tmp_path) as lab:
+            device, server = lab.device("d"), lab.device("server").ip
+            assert await carrier(device)
+            (pid,) = await relays(lab)
+            await lab.ix.run(["kill", "-KILL", str(pid)])
+            told = await until_event(lab, "link_down")
+            assert (told["node"], told["iface"]) == ("d", "eth0")
+            assert "killed" in told["reason"]
+            with trio.fail_after(5):
+                while await carrier(device):
+                    pass
+            assert not (await ping(device, server, 2, 0.1, 0.3)).times
+            with pytest.raises(patchbay.LinkLostError, match="nothing counts any more"):
+                await device.link_stats("eth0")
+            # Addresses and routes are as they were.
+            assert str(device.ip) in (await device.run(["ip", "addr"], capture_stdout=True)).stdout.decode()
+            assert lab.state()["devices"]["d"]["ifaces"][0]["link_down"] is True
+            journal = [record for record in lab.commands if record.argv[-1] == "down"]
+            assert [record.why for record in journal] == ["break the link of device 'd' on eth0"] * 2
+
+
+async def test_a_lost_link_comes_back_when_its_condition_is_set_again() -> None:
+    async with open_links("userspace", {"d": "wifi"}) as lab:
+        device = lab.device("d")
+        (pid,) = await relays(lab)
+        await lab.ix.run(["kill", "-KILL", str(pid)])
+        await until_event(lab, "link_down")
+        await device.set_link_condition("eth0", "wifi")
+        assert await carrier(device)
+        assert len((await ping(device, lab.device("server").ip, 20, 0.01)).times) >= 17
+        assert "link_down" not in lab.state()["devices"]["d"]["ifaces"][0]
+
+
+def own_relays() -> set[int]:
+    """The relays of this process's labs, in this machine's numbers."""
+    argv = ["ps", "-e", "-o", "pid=,ppid=,comm="]
+    lines = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines()
+    parents = {int(pid): int(parent) for pid, parent, *_ in map(str.split, lines)}
+    found = {int(line.split()[0]) for line in lines if line.split()[2] == "relay"}
+    return {pid for pid in found if parents.get(parents.get(parents[pid], 0), 0) == os.getpid()}
+
+
+async def test_a_lab_that_ends_ends_its_relays() -> None:
+    async with open_links("userspace", {"d": "wifi"}):
+        (pid,) = await trio.to_thread.run_sync(own_relays)
+    with trio.fail_after(5):
+        while Path(f"/proc/{pid}").exists():
+            await trio.sleep(0.001)
+
+
+async def test_adding_a_device_whose_link_cannot_be_leaves_the_lab_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with open_links("userspace", {"d": None}) as lab:
+        before, router = lab.state(), lab.router("r-d")
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                "patchbay.plan.conditions._relay_args", lambda wire: ("--far", "nobody", "--near", "x")
+            )
+            with pytest.raises(patchbay.CommandFailed, match="could not condition the link of device 'late'"):
+                await lab.add_device("late", uplink=router, link="wifi")
+        assert lab.state() == before
+        assert not await relays(lab)
+        late = await lab.add_device("late", uplink=router, link={"latency_ms": 10})
+        assert (await ping(late, lab.device("server").ip, 5)).median == pytest.approx(20, abs=2)
+
+
+# -- traces
+
+
+async def test_a_trace_is_the_rate_of_its_direction(tmp_path: Path) -> None:
+    """One packet of 1514 bytes each millisecond is 12.1 Mbit/s; three in four, 9.1."""
+    (tmp_path / "even").write_text("".join(f"{ms}\n" for ms in range(1, 101)))
+    (tmp_path / "odd").write_text("1\n2\n3\n\n5\n6\n7\n8\n8\n")
+    link = {"up": {"trace": str(tmp_path / "even")}, "down": {"trace": str(tmp_path / "odd")}}
+    async with open_links("userspace", {"d": link}) as lab:
+        device, server = lab.device("d"), lab.device("server")
+        assert await tcp_rate(device, server) == pytest.approx(12.112, rel=0.05)
+        assert await tcp_rate(device, server, "-R") == pytest.approx(12.112, rel=0.05)
+        assert len(await Flow(device, server).send_many(100)) == 100
+
+
+async def test_packets_wait_for_the_opportunities_of_a_trace(tmp_path: Path) -> None:
+    """Nothing is delivered in the second half of each 400 ms."""
+    (tmp_path / "pauses").write_text("".join(f"{ms}\n" for ms in range(1, 200)) + "400\n")
+    async with open_links("userspace", {"d": {"up": {"trace": str(tmp_path / "pauses")}}}) as lab:
+        pings = await ping(lab.device("d"), lab.device("server").ip, 120, 0.01)
+    waited = [ms for ms in pings.times if ms > 20]
+    assert len(pings.times) == 120
+    assert 0.3 <= len(waited) / 120 <= 0.7
+    assert 150 <= max(waited) <= 205
+
+
+async def test_a_trace_takes_the_relay_even_where_the_kernel_was_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "even").write_text("1\n")
+    async with open_links("netem", {"d": {"trace": str(tmp_path / "even")}}) as lab:
+        assert len(await relays(lab)) == 1
+        assert (await ping(lab.device("d"), lab.device("server").ip, 3)).times
+
+
+# -- by hand
+
+
+def by_hand() -> dict[str, str]:
+    """The environment of somebody whose python3 knows patchbay."""
+    return os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+
+async def test_the_trace_of_a_lab_starts_its_relays_by_hand(tmp_path: Path) -> None:
+    async with open_links("userspace", {"d": {"latency_ms": 20}}) as lab:
+        target = lab.device("server").ip
+        await lab.device("d").set_link_condition("eth0", {"latency_ms": 40})
+        script = lab.trace()
+    assert script.count("python3 -m patchbay.emulator.relay") == 1
+    (tmp_path / "lab.sh").write_text(script)
+    words = ["nsenter", "--net=/run/netns/d", "ping", "-n", "-c5", "-i.1", str(target)]
+    argv = ["sh", str(tmp_path / "lab.sh"), *words]
+    done = await trio.run_process(argv, env=by_hand(), capture_stdout=True)
+    assert Pings(done.stdout.decode(), 5).median == pytest.approx(80, abs=3)

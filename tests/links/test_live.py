@@ -1,0 +1,283 @@
+"""Changing links under traffic, cutting and mending them, and what all of it leaves behind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+
+import patchbay
+from patchbay.lab.lab import Lab
+from tests.links.measuring import Flow, Pings, open_links, ping
+
+pytestmark = pytest.mark.kernel
+
+STEPS: list[Any] = [
+    {"latency_ms": 20},
+    {"rate_kbit": 10_000, "loss_pct": 1},
+    "wifi",
+    None,
+    {"up": {"latency_ms": 5, "reorder_pct": 2}, "down": {"rate_kbit": 5_000}},
+    "satellite-geo",
+    "lan",
+    {"jitter_ms": 1, "latency_ms": 3, "duplicate_pct": 1, "corrupt_pct": 0.5},
+    None,
+    None,
+]
+
+
+async def test_a_change_acts_on_the_next_packet(emulator: str) -> None:
+    async with open_links(emulator, {"d": {"latency_ms": 10}}) as lab:
+        device, server = lab.device("d"), lab.device("server").ip
+        for latency in (50, 5, 150, 0, 30):
+            await device.set_link_condition("eth0", {"latency_ms": latency})
+            first = await ping(device, server, 1)
+            assert first.times, latency
+            assert 2 * latency <= first.times[0] <= 2 * latency * 1.02 + 8, latency
+
+
+async def test_a_change_of_one_value_leaves_the_others(emulator: str) -> None:
+    async with open_links(emulator, {"d": {"latency_ms": 30}}) as lab:
+        device, server = lab.device("d"), lab.device("server")
+        await device.set_link_condition("eth0", {"latency_ms": 60}, direction="up")
+        assert (await ping(device, server.ip, 5)).median == pytest.approx(90, abs=3)
+        await device.set_link_condition("eth0", {"loss_pct": 100}, direction="down")
+        assert not (await ping(device, server.ip, 3, 0.05, 0.3)).times
+        # Up it goes as before.
+        assert len(await Flow(device, server).send_many(50)) == 50
+        await device.set_link_condition("eth0", {"loss_pct": 0})
+        assert (await ping(device, server.ip, 5)).median == pytest.approx(90, abs=3)
+        link = device.iface("eth0").link
+        assert (link.up.latency_ms, link.down.latency_ms, link.down.loss_pct) == (60, 30, None)
+
+
+@asynccontextmanager
+async def echoing(client: patchbay.Node, server: patchbay.Node) -> AsyncIterator[trio.SocketStream]:
+    """A TCP connection to an echo server."""
+
+    async def echo(stream: trio.SocketStream) -> None:
+        async for data in stream:
+            await stream.send_all(data)
+
+    async def serve(task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
+        await trio.serve_tcp(echo, 7, task_status=task_status)
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.task, serve)
+        with client.enter():
+            stream = await trio.open_tcp_stream(str(server.ip), 7)
+        yield stream
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_connection_outlives_every_change_of_its_way(emulator: str) -> None:
+    async with open_links(emulator, {"d": None}) as lab:
+        device, router = lab.device("d"), lab.router("r-d")
+        async with echoing(device, lab.device("server")) as stream:
+            for number, condition in enumerate(STEPS):
+                await device.set_link_condition("eth0", condition)
+                if number % 3 == 0:
+                    await router.set_downlink_condition(condition)
+                message = f"after {condition!r}".encode()
+                await stream.send_all(message)
+                with trio.fail_after(10):
+                    answer = b""
+                    while len(answer) < len(message):
+                        answer += await stream.receive_some()
+                assert answer == message
+
+
+# What a lab is made of, without what only counts or numbers.
+LOOK = (
+    "ip -j -d link", "ip -j address", "ip -j route", "ip -6 -j route", "ip -j neigh show nud permanent",
+    "tc -j qdisc",
+)  # fmt: skip
+VOLATILE = {
+    "ifindex",
+    "link_index",
+    "valid_life_time",
+    "preferred_life_time",
+    "root_port",
+    "handle",
+    "refcnt",
+}
+
+
+def cleaned(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: cleaned(v) for k, v in value.items() if k not in VOLATILE and not k.endswith("_timer")}
+    if isinstance(value, list):
+        return sorted((cleaned(v) for v in value), key=lambda v: json.dumps(v, sort_keys=True))
+    return value
+
+
+async def whole_state(lab: Lab) -> dict[str, Any]:
+    state: dict[str, Any] = {}
+    for node in (lab.ix, *lab.routers, *lab.devices):
+        for command in LOOK:
+            said = await node.run(command.split(), capture_stdout=True)
+            state[f"{node.name}: {command}"] = cleaned(json.loads(said.stdout or "[]"))
+    processes = await lab.ix.run(["ps", "-e", "-o", "comm="], capture_stdout=True)
+    state["relays"] = processes.stdout.count(b"relay")
+    return state
+
+
+async def test_a_hundred_changes_in_a_row_leave_nothing_behind(emulator: str) -> None:
+    async with open_links(emulator, {"d": None}) as lab:
+        device, router = lab.device("d"), lab.router("r-d")
+        before, commands = await whole_state(lab), lab.trace()
+        for number in range(100):
+            await device.set_link_condition("eth0", STEPS[number % len(STEPS)])
+            if number % 10 == 5:
+                await router.set_downlink_condition({"latency_ms": number})
+        await device.set_link_condition("eth0", None)
+        await router.set_downlink_condition(None)
+        await until_equal(lab, before)
+        # By hand, too, there is nothing to be done again but to say once more what is so already.
+        again = set(lab.trace().splitlines()) - set(commands.splitlines())
+        assert not [line for line in again if "tc " in line or "relay" in line or "link add" in line]
+
+
+async def until_equal(lab: Lab, wanted: dict[str, Any]) -> None:
+    """Carriers of bridges take a moment to be what they will be."""
+    for _ in range(30):
+        found = await whole_state(lab)
+        if found == wanted:
+            return
+    differing = {key: (found[key], wanted[key]) for key in wanted if found[key] != wanted[key]}
+    assert not differing
+
+
+BAD: list[Any] = [
+    *({"loss_pct": 101}, {"jitter_ms": 11}, {"latency_ms": -1}, {"latency": 3}, {"rate_kbit": 1}),
+    *("wify", 3, {"buffer_kb": 100}, {"reorder_pct": 1, "latency_ms": 0}),
+]
+
+
+async def test_a_bad_change_changes_nothing(emulator: str) -> None:
+    async with open_links(emulator, {"d": {"latency_ms": 10}}) as lab:
+        device = lab.device("d")
+        before, commands = await whole_state(lab), len(lab.commands)
+        for bad in (
+            {"loss_pct": 101},
+            {"jitter_ms": 11},
+            {"latency_ms": -1},
+            "wify",
+            {"latency": 3},
+            {"rate_kbit": 1},
+        ):
+            with pytest.raises(patchbay.SpecError):
+                await device.set_link_condition("eth0", bad)
+        with pytest.raises(patchbay.SpecError, match="accepted: 'up', 'down', 'both'"):
+            await device.set_link_condition("eth0", "wifi", direction="sideways")
+        with pytest.raises(KeyError, match="eth0"):
+            await device.set_link_condition("eth1", "wifi")
+        assert len(lab.commands) == commands
+        assert await whole_state(lab) == before
+
+
+async def test_links_carry_what_their_ends_do(emulator: str) -> None:
+    async with open_links(emulator, {"d": None}) as lab:
+        link = {"latency_ms": 5, "rate_kbit": 20_000}
+        near, far = [await lab.add_device(f"jumbo{n}", uplink="r-d", mtu=9000, link=link) for n in range(2)]
+        argv = ["ping", "-n", "-c3", "-i.1", "-M", "do", "-s", "8900", str(far.ip)]
+        done = await near.run(argv, capture_stdout=True)
+        assert Pings(done.stdout.decode(), 3).median == pytest.approx(20, abs=3)
+        # A datagram of 60 kB is seven frames, of which two pass at once: all of them fit.
+        argv = ["ping", "-n", "-c3", "-i.1", "-s", "60000", str(far.ip)]
+        done = await near.run(argv, capture_stdout=True)
+        assert 40 <= Pings(done.stdout.decode(), 3).median <= 80
+
+
+# -- between regions
+
+
+@asynccontextmanager
+async def two_regions(
+    emulator: str, ms: float
+) -> AsyncIterator[tuple[Lab, patchbay.Device, patchbay.Device]]:
+    with trio.fail_after(60):
+        async with patchbay.open_lab(emulator=emulator) as lab:
+            async with lab.batch():
+                for name in ("us", "eu"):
+                    region = await lab.add_region(name)
+                    router = await lab.add_router(f"r-{name}", region=region, preset="datacenter")
+                    await lab.add_device(f"d-{name}", uplink=router)
+            await lab.link_regions("us", "eu", ms)
+            yield lab, lab.device("d-us"), lab.device("d-eu")
+
+
+@pytest.mark.parametrize("back", [False, True])
+async def test_breaking_a_region_link_drops_what_is_under_way(emulator: str, back: bool) -> None:
+    async with two_regions(emulator, 300) as (lab, us, eu):
+        flow = Flow(eu, us) if back else Flow(us, eu)
+        assert await flow.send_many(5) == [0, 1, 2, 3, 4]
+        flow.arrived.clear()
+        for number in range(100, 110):
+            flow.send(number)
+        await lab.break_region_link("us", "eu")
+        assert not (await ping(us, eu.ip, 3, 0.01, 0.2)).times
+        await lab.restore_region_link("eu", "us")
+        assert await flow.send_many(5) == [0, 1, 2, 3, 4]
+
+
+async def test_restoring_a_region_link_brings_traffic_back_at_once(emulator: str) -> None:
+    async with two_regions(emulator, 50) as (lab, us, eu):
+        for target in (eu.ip, eu.ip6):
+            await lab.break_region_link("us", "eu")
+            await lab.restore_region_link("us", "eu")
+            restored = trio.current_time()
+            while not (await ping(us, target, 1, wait=0.2)).times:
+                pass
+            # One round trip and 100 ms; and what starting a ping takes.
+            assert trio.current_time() - restored < 0.1 + 0.1 + 0.1
+
+
+async def test_a_router_that_joins_a_region_later_is_reached_over_its_links(emulator: str) -> None:
+    async with two_regions(emulator, 40) as (lab, us, _):
+        router = await lab.add_router("r", region="eu", preset="datacenter")
+        late = await lab.add_device("late", uplink=router)
+        for target in (late.ip, late.ip6):
+            assert (await ping(us, target, 5)).median == pytest.approx(80, abs=3)
+        await lab.link_regions("eu", "us", {"down": {"latency_ms": 10}})
+        assert (await ping(us, late.ip, 5)).median == pytest.approx(50, abs=3)
+
+
+async def test_the_default_regions_are_there_with_their_distances(emulator: str) -> None:
+    with trio.fail_after(60):
+        async with patchbay.open_lab(emulator=emulator) as lab:
+            us, eu, asia = await lab.add_default_regions()
+            devices = [
+                await lab.add_device(f"d-{r.name}", uplink=await lab.add_router(f"r-{r.name}", region=r))
+                for r in (us, eu, asia)
+            ]
+            rtts = [(await ping(devices[a], devices[b].ip, 3)).median for a, b in ((0, 1), (0, 2), (1, 2))]
+    assert rtts == pytest.approx([80, 160, 240], rel=0.02, abs=2)
+
+
+# -- what is told of it
+
+
+async def test_events_state_and_counters_tell_what_links_do(emulator: str, tmp_path: Any) -> None:
+    async with open_links(emulator, {"d": "mobile-3g"}, run_dir=tmp_path) as lab:
+        device, server = lab.device("d"), lab.device("server")
+        assert lab.state()["devices"]["d"]["ifaces"][0]["link"]["up"]["latency_ms"] == 100
+        await device.set_link_condition("eth0", {"loss_pct": 50, "latency_ms": 0, "jitter_ms": 0})
+        arrived = await Flow(device, server).send_many(400)
+        stats = await device.link_stats("eth0")
+        assert stats.up.sent >= len(arrived)
+        assert stats.up.dropped >= 400 - len(arrived) > 100
+        assert stats.up.sent_bytes >= len(arrived) * (64 + 8 + 20 + 14)
+        await device.set_link_condition("eth0", None)
+        assert await device.link_stats("eth0") == patchbay.LinkStats()
+    events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    changes = [event for event in events if event["kind"] == "link_condition_changed"]
+    assert [(c["node"], c["iface"], c["condition"].get("up", {}).get("loss_pct")) for c in changes] == [
+        ("d", "eth0", 50),
+        ("d", "eth0", None),
+    ]
+    assert json.loads((tmp_path / "state.json").read_text())["devices"]["d"]["ifaces"][0]["link"] == {}
