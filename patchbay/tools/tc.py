@@ -64,7 +64,7 @@ def tbf_replace(dev: IfName, tbf: Tbf) -> Args:
     """Below netem, so that what is late already waits in a buffer that is counted in bytes."""
     return (
         "qdisc", "replace", "dev", dev, "parent", f"{NETEM_HANDLE}1", "handle", TBF_HANDLE, "tbf",
-        "rate", f"{round(tbf.rate * 1000)}bit", "burst", str(tbf.burst), "limit", str(tbf.buffer + tbf.burst),
+        "rate", f"{round(tbf.rate * 1000)}bit", "burst", str(tbf.burst), "limit", str(tbf.buffer),
     )  # fmt: skip
 
 
@@ -116,15 +116,14 @@ def _tbf(wanted: Tbf | None, shown: dict[str, Any] | None) -> Iterator[str]:
         yield "asked for a rate; the kernel has no token bucket"
         return
     rate = wanted.rate * 1000 / 8
+    # tc shows the limit as the µs that a buffer takes beyond a full bucket (tbf_print_opt in tc/q_tbf.c).
+    late = shown.get("lat")
+    limit = shown.get("limit") if late is None else round(late / 1e6 * rate + wanted.burst)
     values: dict[str, tuple[float, Any]] = {
         "rate": (rate, shown.get("rate")),
         "burst": (wanted.burst, shown.get("burst")),
+        "limit": (wanted.buffer, limit),
     }
-    if "limit" in shown:
-        values["limit"] = (wanted.buffer + wanted.burst, shown["limit"])
-    elif "lat" in shown:
-        # µs that a full buffer takes (tbf_print_opt in tc/q_tbf.c).
-        values["lat"] = (wanted.buffer / rate * 1e6, shown["lat"])
     yield from _unlike(values)
 
 

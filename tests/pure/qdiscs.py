@@ -1,4 +1,4 @@
-"""Directions of links as qdiscs, and what a real `tc` showed of them (goldens/qdiscs.json, kernel 6.1)."""
+"""Directions of links as qdiscs, and what a real `tc` showed of them (goldens/qdiscs.json, kernel 6.12)."""
 
 import json
 from typing import Any
