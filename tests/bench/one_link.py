@@ -95,11 +95,11 @@ async def tcp(lab: Lab, links: int) -> dict[str, float]:
             servers.start_soon(partial(server.run, argv, capture_stdout=True))
         while (await server.run(["ss", "-Hltn"], capture_stdout=True)).stdout.count(b"LISTEN") < links:
             await trio.sleep(0.05)
-        before = relays_cpu()
+        began, before = time.perf_counter(), relays_cpu()
         async with trio.open_nursery() as clients:
             for number in range(links):
                 clients.start_soon(client, number)
-        cpu = (relays_cpu() - before) / (SECONDS + 1)
+        cpu = (relays_cpu() - before) / (time.perf_counter() - began)
         servers.cancel_scope.cancel()
     return {"tcp_gbit": sum(rates) / 1e9, "tcp_relay_cpu": cpu}
 
