@@ -72,10 +72,7 @@ class Links:
         def change(layout: Layout) -> Layout:
             old = condition_of(layout, key)
             base = Condition(**dict.fromkeys(ways.ways, PERFECT.up) | _others(old, ways))
-            new = base if wished is None else merged(old, wished, ways)
-            if problems := list(combined(new, "link")):
-                raise SpecError(problems)
-            return with_conditions(layout, {key: new})
+            return _put(layout, key, base if wished is None else merged(old, wished, ways))
 
         async with self._found_again(key):
             await self._changes.alter(change)
@@ -103,10 +100,7 @@ class Links:
 
         def change(layout: Layout) -> Layout:
             key = region_key(layout, a, b)
-            new = merged(condition_of(layout, key), spec.between(key[1]))
-            if problems := list(combined(new, "link")):
-                raise SpecError(problems)
-            return with_conditions(layout, {key: new})
+            return _put(layout, key, merged(condition_of(layout, key), spec.between(key[1])))
 
         async with self._found_again(region_key(self._changes.present, a, b)):
             await self._changes.alter(change)
@@ -179,6 +173,13 @@ class Links:
         """Raises `LinkLostError` if a link was lost that nobody has set anew."""
         if self._lost:
             raise LinkLostError("\n".join(self._lost.values()))
+
+
+def _put(layout: Layout, key: WireKey, condition: Condition) -> Layout:
+    """The layout with that link in that condition. Raises `SpecError` for values that do not go together."""
+    if problems := list(combined(condition, "link")):
+        raise SpecError(problems)
+    return with_conditions(layout, {key: condition})
 
 
 def _others(old: Condition, direction: Direction) -> dict[str, Any]:
