@@ -33,6 +33,8 @@ __all__ = ["Batch", "Outcome", "Result", "apply", "apply_now", "batches"]
 
 Lanes = list[list["Batch"]]
 
+_HELPERS_AT_ONCE = 24
+
 
 @frozen
 class Batch:
@@ -182,12 +184,19 @@ class _Run:
     async def _part(self, lanes: Lanes) -> None:
         """The batches of lanes, and then their helpers."""
         await self._lanes([[batch for batch in lane if not _about_helper(batch)] for lane in lanes])
-        for lane in lanes:
-            for batch in filter(_about_helper, lane):
-                if not self.failed:
-                    await self._helper(batch)
+        # Their start is mostly waiting: for RCU, while packet sockets are made.
+        limit = trio.CapacityLimiter(_HELPERS_AT_ONCE)
+        async with trio.open_nursery() as nursery:
+            for lane in lanes:
+                for batch in filter(_about_helper, lane):
+                    nursery.start_soon(self._helper, batch, limit)
 
-    async def _helper(self, batch: Batch) -> None:
+    async def _helper(self, batch: Batch, limit: trio.CapacityLimiter) -> None:
+        async with limit:
+            if not self.failed:
+                await self._helped(batch)
+
+    async def _helped(self, batch: Batch) -> None:
         command, started = batch.commands[0], time.time()
         assert self._helpers is not None
         result = Result(0)

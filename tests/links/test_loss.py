@@ -41,6 +41,22 @@ async def test_udp_is_lost_as_often_as_asked_for_and_the_sender_does_not_hear_of
             assert len(await Flow(*reversed(ends)).send_many(300)) == 300
 
 
+@pytest.mark.parametrize("direction", ["up", "down"])
+async def test_packets_that_a_host_sends_as_one_are_lost_singly(emulator: str, direction: str) -> None:
+    async with open_links(emulator, {"d": {direction: {"loss_pct": 20}}}) as lab:
+        device, server = lab.device("d"), lab.device("server")
+        flow = Flow(*((device, server) if direction == "up" else (server, device)))
+        for number in range(40):
+            flow.send_as_one(range(1000 + number * 40, 1000 + (number + 1) * 40))
+            await trio.sleep(0.005)
+            flow.take()
+        arrived = [number for number in await flow.send_many(0) if number >= 1000]
+    assert within(1600 - len(arrived), 1600, 0.2), len(arrived)
+    each = [sum(1000 + n * 40 <= number < 1000 + (n + 1) * 40 for number in arrived) for n in range(40)]
+    # Of 40 packets all are lost, or none, once in 7,000 times.
+    assert sum(count in (0, 40) for count in each) <= 1, each
+
+
 async def test_pings_are_lost_in_both_directions(emulator: str) -> None:
     async with open_links(emulator, {f"d{percent}": {"loss_pct": percent} for percent in PERCENTS}) as lab:
         for percent in PERCENTS:
