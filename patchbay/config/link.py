@@ -41,12 +41,14 @@ def accept_links(
     impairment_table, condition_table = table_of(Impairment), table_of(LinkCondition)
 
     def impairment(value: object, _: object) -> Impairment:
+        if isinstance(value, str):
+            return _preset(value, refuse).of("up")  # the same in both directions
         return _in_range(impairment_table, _as_table(value), Impairment)
 
     def condition(value: object, _: object) -> LinkCondition:
         if isinstance(value, str):
             return _preset(value, refuse)
-        if isinstance(value, int | float) and not isinstance(value, bool):
+        if not isinstance(value, Mapping | Impairment):
             raise refuse(value, "a preset's name or a table such as { latency_ms = 20 }")
         return _in_range(condition_table, _as_table(value), LinkCondition)
 

@@ -19,6 +19,7 @@ BUFFER = "2 to 1 000 000 kB, or 0 for the default"
 KEYS = "latency_ms, jitter_ms, loss_pct, rate_kbit, reorder_pct, duplicate_pct, corrupt_pct, buffer_kb, trace"
 
 # A value, and its problems: path and message.
+NO_TABLE = "a preset's name or a table such as { latency_ms = 20 }"
 BAD: dict[str, tuple[Any, ...]] = {
     "a negative latency": ({"latency_ms": -1}, ("latency_ms", f"found -1; accepted: {MS}")),
     "a latency of more than a minute": (
@@ -75,16 +76,16 @@ BAD: dict[str, tuple[Any, ...]] = {
     ),
     "a string for a number": ({"loss_pct": "1 %"}, ("loss_pct", "found '1 %'; accepted: a number")),
     "true for a number": ({"loss_pct": True}, ("loss_pct", "found a boolean (True); accepted: a number")),
-    "a preset for a direction": ({"up": "wifi"}, ("up", "found 'wifi'; accepted: a table")),
+    "a number for a direction": ({"up": 20}, ("up", "found an integer (20); accepted: a table")),
     "a direction within a direction": (
         {"up": {"down": {}}},
         ("up.down", f"unknown key; accepted: {KEYS}"),
     ),
     "an unknown preset": ("wify", ("", f"found 'wify'; accepted: {PRESETS}, {TABLE}; did you mean 'wifi'?")),
     "a preset in capitals": ("WIFI", ("", f"found 'WIFI'; accepted: {PRESETS}, {TABLE}")),
-    "an array": ([20], ("", "found an array; accepted: a table")),
-    "nothing": (None, ("", "found NoneType (None); accepted: a table")),
-    "true": (True, ("", "found a boolean (True); accepted: a table")),
+    "an array": ([20], ("", f"found an array; accepted: {NO_TABLE}")),
+    "nothing": (None, ("", f"found NoneType (None); accepted: {NO_TABLE}")),
+    "true": (True, ("", f"found a boolean (True); accepted: {NO_TABLE}")),
     "a trace that is no path": (
         {"trace": 3},
         ("trace", "found an integer (3); accepted: the path of a packet-delivery trace"),

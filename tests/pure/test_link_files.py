@@ -84,6 +84,14 @@ def test_every_device_of_a_count_has_a_link_of_its_own() -> None:
     assert list(conditions(toml)) == [("link", "d-0", "eth0"), ("link", "d-1", "eth0")]
 
 
+def test_a_direction_may_be_a_preset() -> None:
+    link = '{ latency_ms = 7, loss_pct = 3, down = "mobile-3g" }'
+    toml = f'[[router]]\nname = "r"\n[device.d.eth0]\ngateway = "r"\nlink = {link}\n'
+    assert conditions(toml) == {
+        ("link", "d", "eth0"): Condition(Impairment(7, loss_pct=3), Impairment(100, 30, 2, 2000))
+    }
+
+
 ONE_SIDED = "[region.eu]\nlatencies = { us = 40 }\n[region.us]\n"
 TWO_SIDED = "[region.eu]\nlatencies = { us = 40 }\n[region.us]\nlatencies = { eu = 50 }\n"
 LOSS = "loss_pct = 1\nup = { rate_kbit = 500 }\n"
