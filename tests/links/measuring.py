@@ -144,8 +144,13 @@ class Flow:
             while True:
                 self.arrived.append(int.from_bytes(self._in.recv(65535)[:4], "big"))
 
-    async def send_many(self, count: int, *, burst: int = 10, pause: float = 0.002) -> list[int]:
-        """Send `count` numbers and wait for those that arrive; in bursts, for no buffer of ours to fill."""
+    async def send_many(
+        self, count: int, *, burst: int = 10, pause: float = 0.002, ends: int = 1
+    ) -> list[int]:
+        """Send `count` numbers and wait for those that arrive; in bursts, for no buffer of ours to fill.
+
+        `ends`: how many packets sent after them have to arrive; more than one where one may overtake.
+        """
         for start in range(0, count, burst):
             for number in range(start, min(start + burst, count)):
                 self.send(number)
@@ -154,7 +159,7 @@ class Flow:
         # What is sent last arrives last. It may be lost too, so it is sent until it is there.
         self._ends += 1
         end = (1 << 31) + self._ends
-        while end not in self.arrived:
+        while self.arrived.count(end) < ends:
             self.send(end)
             await trio.sleep(0.01)
             self.take()

@@ -81,7 +81,9 @@ async def test_packets_are_duplicated_as_often_as_asked_for(emulator: str) -> No
 
 async def test_only_packets_that_shall_overtake_do(emulator: str) -> None:
     async with open_links(emulator, {"d": {"latency_ms": 20, "up": {"reorder_pct": 10}}}) as lab:
-        arrived = await Flow(lab.device("d"), lab.device("server")).send_many(2000, burst=1, pause=0.001)
+        arrived = await Flow(lab.device("d"), lab.device("server")).send_many(
+            2000, burst=1, pause=0.001, ends=8
+        )
     assert sorted(arrived) == list(range(2000))
     overtaking = [
         n for place, n in enumerate(arrived) if any(m < n for m in arrived[place + 1 : place + 200])
