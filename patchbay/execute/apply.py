@@ -121,8 +121,13 @@ async def apply(sandbox: Sandbox, helpers: Helpers, plan: Plan, done: list[Outco
     """
     with trio.CancelScope(shield=True):
         run = _Run(sandbox, helpers, done)
-        for stages in _between_rests(plan.stages):
-            await run.stages(stages)
+        try:
+            for stages in _between_rests(plan.stages):
+                await run.stages(stages)
+        except BaseExceptionGroup as group:
+            if group.split(KeyboardInterrupt)[0] is None:
+                raise
+            raise KeyboardInterrupt from None  # as itself, whichever nursery it came through
         if not run.failed and plan.settle:
             await sandbox.agent.request(
                 {"lanes": [["", [["settle", [list(iface) for iface in plan.settle]]]]]}

@@ -156,7 +156,8 @@ class Lab:
         """Lead packets between two regions over a link of their own instead of the exchange.
 
         `link` is a `RegionLink`, what else a link's condition can be, or its latency in ms, one way; its `up`
-        is from `a` to `b`. For two that are linked it changes what `link` says, and nothing else.
+        is from `a` to `b`. For two that are linked already, a number or a `RegionLink` is the whole condition
+        from then on; of others, what `link` does not say stays.
         """
         self._check_open()
         await self._links.link_regions(self._region_name(a), self._region_name(b), link)

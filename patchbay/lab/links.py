@@ -97,10 +97,13 @@ class Links:
         if a == b:
             raise SpecError([Problem("regions", f"found '{a}' twice; accepted: two regions")])
         spec = RegionLinkSpec(a, b, structure(make_converter(), link, RegionLink))
+        # A distance, good or degraded, is all that there is to say of a way.
+        whole = isinstance(link, int | float | RegionLink)
 
         def change(layout: Layout) -> Layout:
             key = region_key(layout, a, b)
-            return _put(layout, key, merged(condition_of(layout, key), spec.between(key[1])))
+            old = PERFECT if whole else condition_of(layout, key)
+            return _put(layout, key, merged(old, spec.between(key[1])))
 
         async with self._found_again(region_key(self._changes.present, a, b)):
             await self._changes.alter(change)

@@ -245,6 +245,12 @@ async def test_a_router_that_joins_a_region_later_is_reached_over_its_links(emul
             assert (await ping(us, target, 5)).median == pytest.approx(80, abs=3)
         await lab.link_regions("eu", "us", {"down": {"latency_ms": 10}})
         assert (await ping(us, late.ip, 5)).median == pytest.approx(50, abs=3)
+        await lab.link_regions("us", "eu", patchbay.RegionLink.degraded(20))
+        await lab.link_regions("us", "eu", 15)
+        assert lab.state()["region_links"]["us/eu"]["condition"] == {
+            "up": {"latency_ms": 15},
+            "down": {"latency_ms": 15},
+        }
 
 
 async def test_the_default_regions_are_there_with_their_distances(emulator: str) -> None:

@@ -170,6 +170,12 @@ async def test_a_helper_that_does_not_start_is_a_failed_command_for(case: str) -
     assert [outcome.results[0].status for outcome in done if outcome.results[0]] == [1]
 
 
+async def test_ctrl_c_comes_as_itself() -> None:
+    fake = Fake(refused={"x": KeyboardInterrupt()})
+    with pytest.raises(KeyboardInterrupt):
+        await apply(fake, fake, Plan((Stage(make=(helper("x"),)),)), [])
+
+
 async def test_with_a_dead_lab_a_helper_is_no_failed_command() -> None:
     fake = Fake(refused={"x": LabDiedError("gone")})
     done: list[Outcome] = []
