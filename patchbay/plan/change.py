@@ -45,7 +45,7 @@ def between(old: Layout | None, new: Layout) -> Plan:
     touched = {(iface.router_ns, LAN) for node in added for iface in node.ifaces}
     return Plan(
         tuple(stage for stage in stages if stage.make or stage.configure),
-        tuple(sorted(touched.union(wires.settle(old, new)))),
+        tuple(dict.fromkeys([*wires.settle(old, new), *sorted(touched)])),
     )
 
 

@@ -101,22 +101,17 @@ def _without_wires(layout: Layout) -> Layout:
 
 
 def settle(old: Layout | None, new: Layout) -> Iterator[tuple[NsName, IfName]]:
-    """The interfaces that have to carry packets when all is done."""
+    """The interfaces that have to carry packets when all is done: the ports of bridges before the bridges.
+
+    A port whose carrier has come forwards once the link watch has seen it (br_port_carrier_check).
+    """
     before = old.wires if old else {}
-    for key in {**before, **new.wires}:
-        wire = new.wires.get(key)
-        if before.get(key) == wire:
-            continue
-        if key[0] != "regions":
-            yield (wire or before[key]).ns, LAN
-        if wire is not None:
-            ends = (
-                ()
-                if wire.broken
-                else ((wire.far.peer_ns, wire.far.peer), (wire.near.peer_ns, wire.near.peer))
-            )
-            bridges = (wire.bridge, *((wire.below,) if wire.below else ()))
-            yield from (*ends, *((wire.ns, bridge) for bridge in bridges))
+    changed = [key for key in {**before, **new.wires} if before.get(key) != new.wires.get(key)]
+    for wire in (new.wires[key] for key in changed if key in new.wires and not new.wires[key].broken):
+        yield from ((end.peer_ns, end.peer) for end in (wire.far, wire.near))
+        yield from ((wire.ns, end.name) for end in (wire.far, wire.near))
+        yield from ((wire.ns, bridge) for bridge in (wire.bridge, wire.below) if bridge)
+    yield from (((new.wires.get(key) or before[key]).ns, LAN) for key in changed if key[0] != "regions")
 
 
 def _shell(wire: WireLayout | None) -> WireLayout | None:
