@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         LinkLostError,
         OutsideNodeError,
         PatchbayError,
+        PortMappingLostError,
         SpecError,
         StaleHandleError,
         StepFailed,
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
     from patchbay.lab.node import Interface, Node
     from patchbay.lab.nodes import Device, Iface, Ix, Region, Router
     from patchbay.lab.open import open_lab
-    from patchbay.model.lab import Firewall, IpSupport, Ipv6, LabSpec, Nat, NatV6, RouterPreset
+    from patchbay.model.firewall import Firewall, FirewallConfig
+    from patchbay.model.lab import IpSupport, Ipv6, LabSpec, NatV6, RouterPreset
     from patchbay.model.link import (
         Condition,
         Direction,
@@ -41,12 +43,14 @@ if TYPE_CHECKING:
         LinkPreset,
         RegionLink,
     )
+    from patchbay.model.nat import Behavior, Nat, NatConfig, PortAllocation
     from patchbay.record.events import LabEvent
     from patchbay.record.journal import Record
     from patchbay.sandbox.process import NodeProcess
 
 __all__ = [
     "AllocationError",
+    "Behavior",
     "CommandFailed",
     "Condition",
     "Device",
@@ -55,6 +59,7 @@ __all__ = [
     "Emulator",
     "ExpectationFailed",
     "Firewall",
+    "FirewallConfig",
     "HostError",
     "Iface",
     "Impairment",
@@ -73,11 +78,14 @@ __all__ = [
     "LinkPreset",
     "LinkStats",
     "Nat",
+    "NatConfig",
     "NatV6",
     "Node",
     "NodeProcess",
     "OutsideNodeError",
     "PatchbayError",
+    "PortAllocation",
+    "PortMappingLostError",
     "Record",
     "Region",
     "RegionLink",
@@ -94,6 +102,7 @@ __all__ = [
 # pure half need no trio, and no Linux.
 _HOMES = {
     "AllocationError": "patchbay.errors",
+    "Behavior": "patchbay.model.nat",
     "CommandFailed": "patchbay.errors",
     "Condition": "patchbay.model.link",
     "Device": "patchbay.lab.nodes",
@@ -101,7 +110,8 @@ _HOMES = {
     "DirectionStats": "patchbay.lab.links",
     "Emulator": "patchbay.model.link",
     "ExpectationFailed": "patchbay.errors",
-    "Firewall": "patchbay.model.lab",
+    "Firewall": "patchbay.model.firewall",
+    "FirewallConfig": "patchbay.model.firewall",
     "HostError": "patchbay.errors",
     "Iface": "patchbay.lab.nodes",
     "Impairment": "patchbay.model.link",
@@ -119,12 +129,15 @@ _HOMES = {
     "LinkLostError": "patchbay.errors",
     "LinkPreset": "patchbay.model.link",
     "LinkStats": "patchbay.lab.links",
-    "Nat": "patchbay.model.lab",
+    "Nat": "patchbay.model.nat",
+    "NatConfig": "patchbay.model.nat",
     "NatV6": "patchbay.model.lab",
     "Node": "patchbay.lab.node",
     "NodeProcess": "patchbay.sandbox.process",
     "OutsideNodeError": "patchbay.errors",
     "PatchbayError": "patchbay.errors",
+    "PortAllocation": "patchbay.model.nat",
+    "PortMappingLostError": "patchbay.errors",
     "Record": "patchbay.record.journal",
     "Region": "patchbay.lab.nodes",
     "RegionLink": "patchbay.model.link",

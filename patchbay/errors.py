@@ -13,7 +13,8 @@ PatchbayError
 ├── LabClosedError      the lab was used after its block
 ├── LabBrokenError      a failed change could not be undone
 ├── LabDiedError        the lab's agent is gone
-└── LinkLostError       the relay of a link ended, and the link with it
+├── LinkLostError       the relay of a link ended, and the link with it
+└── PortMappingLostError    the server of a router's port mappings ended
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ __all__ = [
     "LinkLostError",
     "OutsideNodeError",
     "PatchbayError",
+    "PortMappingLostError",
     "Problem",
     "SpecError",
     "StaleHandleError",
@@ -181,3 +183,7 @@ class LabDiedError(PatchbayError):
 
 class LinkLostError(PatchbayError):
     """The relay process of a link ended, and the link went down; raised at the end of the lab's block too."""
+
+
+class PortMappingLostError(PatchbayError):
+    """A router's server of port mappings ended by itself; raised at the end of the lab's block."""

@@ -19,7 +19,7 @@ from typing import Any
 
 USER = "patchbay-test"
 REPOSITORY = Path(__file__).parents[1]
-COPIED = ("patchbay", "cmds", "vm", "sims", "tests", "ui_static", "README.md", "pyproject.toml")
+COPIED = ("patchbay", "cmds", "vm", "sims", "tests", "docs", "ui_static", "README.md", "pyproject.toml")
 # Tools for the programmer, two thirds of the environment; and .pth files, which lead back to the repository.
 NOT_COPIED = ("__pycache__", "*.pth", "mypy", "mypy-*", "mypyc", "pip", "setuptools", "pkg_resources")
 

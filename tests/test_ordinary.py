@@ -48,7 +48,8 @@ def test_every_sim_that_ships_and_the_example_run_as_this_user(tmp_path: Path) -
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
-    "folder", ["tests/kernel", "tests/cli", "tests/emulator", "tests/links/test_live.py"]
+    "folder",
+    ["tests/kernel", "tests/cli", "tests/emulator", "tests/links/test_live.py", "tests/nat/test_many.py"],
 )
 def test_the_tests_on_a_real_kernel_pass_as_an_ordinary_user(
     ordinary_user: OrdinaryUser, folder: str

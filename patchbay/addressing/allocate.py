@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from patchbay.addressing import pools
+from patchbay.addressing.blocks import with_blocks
 from patchbay.addressing.builder import LAN, Builder
 from patchbay.addressing.check import check, device_path, in_build_order
 from patchbay.addressing.layout import LanLayout, Layout, Network, RouterKind, RouterLayout, WireKey
@@ -61,7 +62,7 @@ def _extended(layout: Layout, draft: Draft) -> Layout:
     problems += builder.problems
     if problems:
         raise SpecError(list(dict.fromkeys(problems)), draft.source)
-    return refreshed(_conditioned(builder.finish(), draft.spec))
+    return with_blocks(refreshed(_conditioned(builder.finish(), draft.spec)))
 
 
 def _conditioned(layout: Layout, added: LabSpec) -> Layout:

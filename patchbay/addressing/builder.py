@@ -16,17 +16,19 @@ from patchbay.addressing.layout import (
     LanLayout,
     Layout,
     Network,
+    PolicyLayout,
     RouteLayout,
     RouterKind,
     RouterLayout,
     of_version,
 )
 from patchbay.errors import AllocationError, Problem
-from patchbay.model.lab import DeviceSpec, IpSupport, Nat, NatV6, RouterSpec
+from patchbay.model.lab import DeviceSpec, IpSupport, NatV6, RouterSpec
 from patchbay.model.names import KERNEL_IFNAMES, IfName, NsName, slug, unique_name
+from patchbay.model.nat import config_of
 from patchbay.model.presets import ResolvedRouter, resolve
 
-__all__ = ["LAN", "Builder"]
+__all__ = ["LAN", "WAN", "Builder", "host_of"]
 
 NS_NAME_BYTES = 40
 LAN = IfName("lan")
@@ -46,6 +48,7 @@ class Builder:
         self._ns_names = set(layout.ns_names)
         self._ports = {ns: set(names) for ns, names in layout.ports.items()}
         self._macs = set(layout.macs)
+        self._policies = dict(layout.policies)
         # What shows only when addresses are given out.
         self.problems: list[Problem] = []
 
@@ -58,6 +61,7 @@ class Builder:
             ns_names=frozenset(self._ns_names),
             ports={ns: frozenset(names) for ns, names in self._ports.items()},
             macs=frozenset(self._macs),
+            policies=self._policies,
         )
 
     # -- nodes
@@ -106,9 +110,7 @@ class Builder:
                 uplink=uplink,
                 parent=parent.key,
                 region=parent.name if parent.kind is RouterKind.REGION else parent.region,
-                nat=traits.nat,
                 nat_v6=traits.nat_v6,
-                firewall=traits.firewall,
                 ip_support=traits.ip_support,
                 mtu=spec.mtu,
                 routes=self._routes(
@@ -117,6 +119,9 @@ class Builder:
                 domains=domains,
                 networks=tuple(networks),
             )
+        )
+        self._policies[ns] = PolicyLayout(
+            traits.nat, traits.firewall, spec.block_icmp_frag_needed, spec.port_mapping
         )
 
     def add_device(self, spec: DeviceSpec) -> None:
@@ -186,7 +191,7 @@ class Builder:
         return IfaceLayout(
             name=name,
             mac=self._mac(ns, name),
-            addresses=tuple(self._address(router, address, number) for address in lan),
+            addresses=tuple(host_of(router, address, number) for address in lan),
             gateways=tuple(address.ip for address in lan),
             mtu=mtu,
             router=router.name,
@@ -195,18 +200,6 @@ class Builder:
             port=IfName(port_name),
             port_mac=self._mac(router.ns, port_name),
         )
-
-    def _address(self, router: RouterLayout, gateway: Interface, number: int) -> Interface:
-        address = pools.host_in(gateway.network, number)
-        if address is None:
-            room = gateway.network.num_addresses - 3
-            way_out = (
-                f"; give it a wider downstream_cidr than {gateway.network}"
-                if router.kind is RouterKind.ROUTER
-                else "; put routers below other routers (upstream=)"
-            )
-            raise AllocationError(f"no address left below {_title(router)}: it has room for {room}{way_out}")
-        return address
 
     def _routes(
         self, parent: RouterLayout, uplink: IfaceLayout, networks: Iterable[Network]
@@ -218,7 +211,7 @@ class Builder:
             while via := of_version(hop.addresses, network.version):
                 routes.append(RouteLayout(above.ns, network, LAN, via.ip, hop.mtu))
                 next_hop = above.uplink
-                if next_hop is None or _translates(above, network.version):
+                if next_hop is None or above.bounds(network.version):
                     break
                 above, hop = self._forwarders[above.parent or ""], next_hop
         return (*routes, *_mtu_routes(uplink))
@@ -234,9 +227,7 @@ class Builder:
         path: str,
     ) -> list[Network]:
         wished: dict[int, Network | None] = {4: spec.downstream_cidr, 6: spec.downstream_cidr_v6}
-        automatic = (
-            {4: pools.PRIVATE, 6: pools.ULA} if traits.private else {4: pools.PUBLIC, 6: pools.V6_PUBLIC}
-        )
+        automatic = {v: pools.of(v, traits.scope_of(v)) for v in (4, 6)}
         networks = []
         for version in traits.ip_support.versions:
             neighbours = list(self._neighbours(domains[version], parent, version))
@@ -269,7 +260,7 @@ class Builder:
     def _next_free(self, pool: pools.Pool, neighbours: list[tuple[Network, str]]) -> Network:
         """The pool's next network that nobody named for himself."""
         # Private ones behind different NATs may be the same.
-        named = () if pool is pools.PRIVATE else self._named
+        named = () if pool in (pools.PRIVATE, pools.CARRIER) else self._named
         while True:
             network = self._next(pool)
             if not any(network.overlaps(other) for other in (*named, *(n for n, _ in neighbours))):
@@ -297,6 +288,20 @@ class Builder:
         return mac
 
 
+def host_of(router: RouterLayout, gateway: Interface, number: int) -> Interface:
+    """The host of that number on a router's LAN, where `gateway` is its address. Raises `AllocationError`."""
+    address = pools.host_in(gateway.network, number)
+    if address is None:
+        room = gateway.network.num_addresses - 3
+        way_out = (
+            f"; give it a wider downstream_cidr than {gateway.network}"
+            if router.kind is RouterKind.ROUTER
+            else "; put routers below other routers (upstream=)"
+        )
+        raise AllocationError(f"no address left below {_title(router)}: it has room for {room}{way_out}")
+    return address
+
+
 def _title(router: RouterLayout) -> str:
     return "the exchange" if router.kind is RouterKind.IX else f"{router.kind} '{router.name}'"
 
@@ -310,9 +315,9 @@ def _alone(uplink: IfaceLayout) -> IfaceLayout:
     return evolve(uplink, addresses=tuple(addresses))
 
 
-def _translates(router: ResolvedRouter | RouterLayout, version: int) -> bool:
-    """Whether the addresses below the router are unknown above it."""
-    return router.nat is not Nat.NONE if version == 4 else router.nat_v6 is not NatV6.NONE
+def _translates(router: ResolvedRouter, version: int) -> bool:
+    """Whether the addresses below the router are to be unknown above it."""
+    return config_of(router.nat) is not None if version == 4 else router.nat_v6 is not NatV6.NONE
 
 
 def _lan_of(network: Network) -> Network:

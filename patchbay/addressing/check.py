@@ -11,6 +11,7 @@ from patchbay.errors import Problem, did_you_mean
 from patchbay.model.lab import DeviceSpec, LabSpec, RouterSpec
 from patchbay.model.link import PERFECT, merged
 from patchbay.model.names import env_name, iface_name_problem, node_name_problem
+from patchbay.model.nat import config_of
 from patchbay.model.presets import resolve
 
 __all__ = ["check", "device_path", "in_build_order"]
@@ -85,6 +86,7 @@ def _routers(layout: Layout, added: LabSpec) -> Iterator[Problem]:
             yield Problem(f"{path}.region", f"unknown region '{router.region}'{_known(router.region, known)}")
         yield from _mtu(router.mtu, resolve(router).ip_support.versions, path)
         yield from _downstream(router, path)
+        yield from _port_mapping(router, f"{path}.port_mapping")
         if router.downlink is not None:
             yield from combined(merged(PERFECT, router.downlink), f"{path}.downlink")
     yield from _loops(added)
@@ -107,6 +109,16 @@ def _downstream(router: RouterSpec, path: str) -> Iterator[Problem]:
         for other in _NOT_FOR_HOSTS:
             if other.version == network.version and network.overlaps(other):
                 yield Problem(where, f"found {network}; accepted: addresses of hosts, none of {other}")
+
+
+def _port_mapping(router: RouterSpec, path: str) -> Iterator[Problem]:
+    traits = resolve(router)
+    if not router.port_mapping:
+        return
+    if 4 not in traits.ip_support.versions:
+        yield Problem(path, "the router has no IPv4 (ip_support), whose ports could be mapped")
+    elif config_of(traits.nat) is None:
+        yield Problem(path, "the router has no NAT, whose ports could be mapped; accepted: one with a `nat`")
 
 
 def _known(wrong: str, known: set[str]) -> str:

@@ -15,9 +15,11 @@ from ipaddress import (
 
 from attrs import evolve, field, frozen
 
-from patchbay.model.lab import Firewall, IpSupport, Nat, NatV6
+from patchbay.model.firewall import Firewall, FirewallConfig
+from patchbay.model.lab import IpSupport, NatV6
 from patchbay.model.link import Condition, Emulator
 from patchbay.model.names import IfName, NsName
+from patchbay.model.nat import Nat, NatConfig
 
 __all__ = [
     "Address",
@@ -29,6 +31,7 @@ __all__ = [
     "Names",
     "Network",
     "NodeLayout",
+    "PolicyLayout",
     "RouteLayout",
     "RouterKind",
     "RouterLayout",
@@ -109,9 +112,7 @@ class RouterLayout:
     uplink: IfaceLayout | None = None
     parent: str | None = None
     region: str | None = None
-    nat: Nat = Nat.NONE
     nat_v6: NatV6 = NatV6.NONE
-    firewall: Firewall = Firewall.NONE
     ip_support: IpSupport = IpSupport.DUAL_STACK
     mtu: int | None = None
     routes: tuple[RouteLayout, ...] = ()
@@ -125,10 +126,35 @@ class RouterLayout:
     def ifaces(self) -> tuple[IfaceLayout, ...]:
         return (self.uplink,) if self.uplink else ()
 
+    def bounds(self, version: int) -> bool:
+        """Whether the addresses below it were given out as unknown above it: it had a NAT from the first."""
+        return self.domains[version] == self.ns and self.kind is not RouterKind.IX
+
     @property
     def key(self) -> str:
         """Its key in `Layout.forwarders`: a region may be called like a router."""
         return f"{self.kind}:{self.name}"
+
+
+@frozen
+class PolicyLayout:
+    """What a router does to the packets between its uplink and what is below it, as long as it wants to.
+
+    `generation` counts how often it has forgotten all connections. Of a port-block NAT, `blocks` is the
+    number of the block of each host below, and `pool` are its outside addresses beside the uplink's own.
+    `port_mapping`: whether it serves UPnP IGD, NAT-PMP and PCP while it has a NAT.
+    """
+
+    nat: Nat | NatConfig = Nat.NONE
+    firewall: Firewall | FirewallConfig = Firewall.NONE
+    block_icmp_frag_needed: bool = False
+    port_mapping: bool = False
+    generation: int = 0
+    blocks: Mapping[IPv4Address, int] = field(factory=dict)
+    pool: tuple[IPv4Address, ...] = ()
+
+
+NO_POLICY = PolicyLayout()
 
 
 @frozen
@@ -245,6 +271,8 @@ class Layout:
     # Links that are not perfect; AUTO is not decided yet.
     wires: Mapping[WireKey, WireLayout] = field(factory=dict)
     emulator: Emulator = Emulator.AUTO
+    # Of routers alone: the exchange and regions only forward.
+    policies: Mapping[NsName, PolicyLayout] = field(factory=dict)
 
     @property
     def ix(self) -> RouterLayout:
@@ -259,6 +287,10 @@ class Layout:
     def node(self, name: str) -> NodeLayout | None:
         """The exchange, router or device of that name."""
         return self.devices.get(name) or self.router(name) or (self.ix if name == "ix" else None)
+
+    def policy(self, router: RouterLayout) -> PolicyLayout:
+        """What the router does to packets now."""
+        return self.policies.get(router.ns, NO_POLICY)
 
     def nodes(self) -> Iterator[NodeLayout]:
         yield from self.forwarders.values()

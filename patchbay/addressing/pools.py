@@ -12,8 +12,10 @@ from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
 from attrs import frozen
 
 from patchbay.addressing.layout import Interface, Network
+from patchbay.model.presets import Scope
 
 __all__ = [
+    "CARRIER",
     "IX_LAN",
     "PRIVATE",
     "PUBLIC",
@@ -24,6 +26,7 @@ __all__ = [
     "Pool",
     "host_in",
     "mac_of",
+    "of",
 ]
 
 
@@ -69,12 +72,22 @@ REGION = Pool("region", ((IPv4Network("198.19.192.0/18"), 24),))
 # RFC 1918: 256 routers with 65,533 devices each. The first address below router N is 10.N.0.1.
 PRIVATE = Pool("private", ((IPv4Network("10.0.0.0/8"), 16),), "downstream_cidr")
 
+# Shared address space, RFC 6598, between a carrier's NAT and its customers: 256 with 16,381 hosts each.
+CARRIER = Pool("shared", ((IPv4Network("100.64.0.0/10"), 18),), "downstream_cidr")
+
 # A /48 for each router, whose LAN is its first /64 (RFC 6177). 2001:db8:0::/48 is the exchange's.
 V6_PUBLIC = Pool("public IPv6", ((IPv6Network("2001:db8::/32"), 48),), "downstream_cidr_v6")
 # Unique local, RFC 4193. Its 40 random bits are a counter here, so that a capture can be read.
 ULA = Pool("ULA", ((IPv6Network("fd00::/32"), 48),), "downstream_cidr_v6")
 # Benchmarking, RFC 5180 and its erratum 1752.
 V6_REGION = Pool("region IPv6", ((IPv6Network("2001:2::/48"), 64),))
+
+
+def of(version: int, scope: Scope) -> Pool:
+    """Where the network below a router is taken from."""
+    if version == 6:
+        return V6_PUBLIC if scope is Scope.PUBLIC else ULA
+    return {Scope.PUBLIC: PUBLIC, Scope.PRIVATE: PRIVATE, Scope.CARRIER: CARRIER}[scope]
 
 
 def host_in(network: Network, number: int) -> Interface | None:

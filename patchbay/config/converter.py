@@ -19,6 +19,7 @@ from cattrs.errors import (
 from cattrs.gen import make_dict_structure_fn
 
 from patchbay.config.link import accept_links
+from patchbay.config.policy import accept_policies
 from patchbay.errors import Problem, SpecError, did_you_mean
 
 __all__ = ["Unacceptable", "collect", "describe_value", "make_converter", "structure", "unknown_key"]
@@ -28,12 +29,16 @@ T = TypeVar("T")
 # Keys of SIM.md that belong to parts of patchbay that are not there yet: said so, not "unknown".
 NOT_YET = frozenset(
     {
-        "block_icmp_frag_needed",
         "ra_enabled",
         "ra_interval_secs",
         "ra_lifetime_secs",
     }
 )
+
+NOT_YET_VALUES: Mapping[str, tuple[str, ...]] = {
+    "RouterPreset": ("mobile-v6", "isp-v6"),
+    "NatV6": ("nptv6", "masquerade", "nat64"),
+}
 
 _TOML_NAMES: dict[type, str] = {
     bool: "a boolean",
@@ -83,6 +88,8 @@ def _text(value: object, wanted: type[str]) -> str:
 
 def _enum(value: object, wanted: type[StrEnum]) -> StrEnum:
     names = [member.value for member in wanted]
+    if value in NOT_YET_VALUES.get(wanted.__name__, ()):
+        raise Unacceptable(f"{value!r} is not available in this version of patchbay")
     if not isinstance(value, str) or value not in names:
         hint = did_you_mean(value, names) if isinstance(value, str) else ""
         raise Unacceptable(f"found {describe_value(value)}; accepted: {', '.join(map(repr, names))}{hint}")
@@ -183,6 +190,7 @@ def make_converter(folder: Path | None = None) -> cattrs.Converter:
     converter.register_structure_hook_factory(_is_tuple, _tuple_factory)
     converter.register_structure_hook_factory(_is_dict, _names_factory)
     converter.register_structure_hook_factory(attrs.has, _table_factory)
+    accept_policies(converter, unknown_key, _refusal)
     accept_links(converter, lambda wanted: _table_factory(wanted, converter), folder or Path(), _refusal)
     return converter
 

@@ -11,6 +11,7 @@ import trio
 from attrs import frozen
 
 from patchbay.errors import CommandFailed, LabDiedError
+from patchbay.model.names import IfName, NsName
 from patchbay.plan.plan import Plan, Stage
 from patchbay.sandbox import wire
 from patchbay.sandbox.helpers import Helpers
@@ -27,6 +28,7 @@ from patchbay.tools.commands import (
     Tc,
     WriteFile,
     by_hand,
+    in_namespace,
 )
 
 __all__ = ["Batch", "Outcome", "Result", "apply", "apply_now", "batches"]
@@ -84,10 +86,10 @@ def batches(commands: Sequence[Command]) -> Iterator[Batch]:
 
 
 def _together(one: Command, other: Command) -> bool:
-    if type(one) is not type(other) or isinstance(one, Nft | CheckQdiscs | Helper | EndHelper):
+    if type(one) is not type(other) or isinstance(one, CheckQdiscs | Helper | EndHelper):
         return False
     # The agent writes settings and files of any namespace; a tool runs in one.
-    return one.ns == other.ns if isinstance(one, Ip | Tc) else True
+    return one.ns == other.ns if isinstance(one, Ip | Tc | Nft) else True
 
 
 def step(batch: Batch) -> list[Any]:
@@ -104,13 +106,17 @@ def step(batch: Batch) -> list[Any]:
     if isinstance(first, CheckQdiscs):
         return ["exec", first.ns, list(first.argv), ""]
     if isinstance(first, Nft):
-        return ["exec", first.ns, ["nft", "-f", "-"], first.ruleset]
+        return ["exec", first.ns, list(first.argv), _ruleset(batch)]
     if isinstance(first, SetSysctl):
         return [
             "sysctl",
             [[c.ns, c.name, c.value, c.optional] for c in batch.commands if isinstance(c, SetSysctl)],
         ]
     return ["write", [[c.path, c.content] for c in batch.commands if isinstance(c, WriteFile)]]
+
+
+def _ruleset(batch: Batch) -> str:
+    return "".join(command.ruleset for command in batch.commands if isinstance(command, Nft))
 
 
 async def apply(sandbox: Sandbox, helpers: Helpers, plan: Plan, done: list[Outcome]) -> None:
@@ -129,9 +135,7 @@ async def apply(sandbox: Sandbox, helpers: Helpers, plan: Plan, done: list[Outco
                 raise
             raise KeyboardInterrupt from None  # as itself, whichever nursery it came through
         if not run.failed and plan.settle:
-            await sandbox.agent.request(
-                {"lanes": [["", [["settle", [list(iface) for iface in plan.settle]]]]]}
-            )
+            await run.settle(plan.settle)
     if run.failed:
         raise run.failed
     await trio.lowlevel.checkpoint_if_cancelled()
@@ -185,6 +189,27 @@ class _Run:
                 await self._part([list(batches(stage.make))])
                 if stage.configure:
                     nursery.start_soon(self._part, _by_namespace(stage.configure))
+
+    async def settle(self, ifaces: Sequence[tuple[NsName, IfName]]) -> None:
+        """Wait until these carry packets."""
+        wanted = [list(iface) for iface in ifaces]
+        try:
+            answer = await self._sandbox.agent.request({"lanes": [["", [["settle", wanted]]]]})
+        except LabDiedError as error:
+            self.failed = error
+            return
+        result = answer["results"][0][0]
+        if result["status"] != 0:
+            ns, dev = ifaces[int(result["out"])]
+            argv = ("ip", "link", "show", "dev", dev)
+            self.failed = CommandFailed(
+                intent=f"wait until {dev} carries packets",
+                namespace=ns,
+                command=" ".join(argv),
+                status=result["status"],
+                stderr=result["err"],
+                repeat=in_namespace(ns, argv),
+            )
 
     async def _part(self, lanes: Lanes) -> None:
         """The batches of lanes, and then their helpers."""
@@ -244,7 +269,7 @@ class _Run:
         self._done.append(outcome)
         for number, result in enumerate(outcome.results):
             if result and result.status != 0 and self.failed is None:
-                self.failed = _failure(batch.commands[number], number, result)
+                self.failed = _failure(batch, number, result)
 
 
 def _results(batch: Batch, raw: dict[str, Any]) -> tuple[Result | None, ...]:
@@ -256,8 +281,12 @@ def _results(batch: Batch, raw: dict[str, Any]) -> tuple[Result | None, ...]:
         return (Result(1, "\n".join(wrong)) if wrong else Result(0),)
     if status == 0:
         return (Result(0),) * count
-    if isinstance(first, Nft | CheckQdiscs):
+    if isinstance(first, CheckQdiscs):
         return (Result(status, stderr),)
+    if isinstance(first, Nft):
+        # Of a transaction nothing was done.
+        failed, _, _ = _failed_rule(batch, stderr)
+        return (*(None,) * failed, Result(status, stderr), *(None,) * (count - failed - 1))
     if not isinstance(first, Ip | Tc):
         failed = int(raw["out"])
         return _up_to(failed, Result(status, stderr), count)
@@ -312,13 +341,26 @@ def _stopped_at(batch: Batch, said: str, begin: int) -> int:
     return begin + max(range(len(lines)), key=lambda number: len(lines[number]), default=0)
 
 
-def _failure(command: Command, number: int, result: Result) -> CommandFailed:
+def _failed_rule(batch: Batch, stderr: str) -> tuple[int, int | None, str]:
+    """The number of the command that nft complains of, the line of it, and what is there."""
+    match = re.search(r":(\d+):\d+(?:-\d+)?: Error", stderr)
+    if match is None:
+        return 0, None, ""
+    line = int(match[1])
+    for number, command in enumerate(batch.commands):
+        lines = command.stdin.splitlines()
+        # An unexpected end is told of the line after the last.
+        if line <= len(lines) or number == len(batch.commands) - 1:
+            return number, line, "".join(lines[line - 1 : line]).strip() or "(the end)"
+        line -= len(lines)
+    raise AssertionError("a batch has commands")
+
+
+def _failure(batch: Batch, number: int, result: Result) -> CommandFailed:
+    command = batch.commands[number]
     line, text = None, ""
     if isinstance(command, Nft):
-        if match := re.search(r":(\d+):\d+(?:-\d+)?: Error", result.stderr):
-            line = int(match[1])
-            # An unexpected end is told of the line after the last.
-            text = "".join(command.ruleset.splitlines()[line - 1 : line]).strip() or "(the end)"
+        _, line, text = _failed_rule(batch, result.stderr)
     elif isinstance(command, Ip | Tc):
         line, text = number + 1, " ".join(command.args)
     return CommandFailed(

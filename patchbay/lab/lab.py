@@ -17,14 +17,14 @@ from patchbay.lab.changes import Changes
 from patchbay.lab.links import DEFAULT_REGIONS, Links, LinkStats
 from patchbay.lab.node import Node
 from patchbay.lab.nodes import Device, Iface, Ix, Region, Router
+from patchbay.lab.port_mappings import PortMappings
 from patchbay.lab.session import Session
 from patchbay.lab.wished import by_name, iface_table, look_up, name_of
+from patchbay.model.firewall import Firewall, FirewallConfig
 from patchbay.model.lab import (
     DeviceSpec,
-    Firewall,
     IpSupport,
     LabSpec,
-    Nat,
     NatV6,
     RegionLinkSpec,
     RegionSpec,
@@ -32,6 +32,7 @@ from patchbay.model.lab import (
 )
 from patchbay.model.link import Emulator, LinkCondition, RegionLink
 from patchbay.model.names import NsName, env_name
+from patchbay.model.nat import Nat, NatConfig
 from patchbay.plan.hosts import FILES, own_file
 from patchbay.record.events import LabEvent, snapshot
 from patchbay.record.journal import Record
@@ -59,6 +60,8 @@ class Lab:
             session.sandbox, session.helpers, recorder, emulator, partial(_handle, self), self._settle
         )
         self._links = Links(self._changes, session, recorder.event)
+        self._port_mappings = PortMappings(self._changes, recorder.event)
+        session.helpers.died = self._helper_died
         self._nodes: dict[str, Node] = {}
         self._regions: dict[str, Region] = {}
         self._closed = False
@@ -75,22 +78,27 @@ class Lab:
         preset: str | None = None,
         upstream: Router | str | None = None,
         region: Region | str | None = None,
-        nat: Nat | str | None = None,
+        nat: Nat | NatConfig | Mapping[str, Any] | str | None = None,
         nat_v6: NatV6 | str | None = None,
-        firewall: Firewall | str | None = None,
+        firewall: Firewall | FirewallConfig | Mapping[str, Any] | str | None = None,
         ip_support: IpSupport | str | None = None,
         mtu: int | None = None,
         downstream_cidr: Any = None,
         downstream_cidr_v6: Any = None,
         downlink: LinkCondition | Mapping[str, Any] | str | None = None,
+        block_icmp_frag_needed: bool = False,
+        port_mapping: bool = False,
     ) -> Router:
         """Add a router; what is named overrides the preset.
 
         Without a preset: no NAT, no firewall, a public pool, and `v4-only`, so that no IPv6 path
         goes round a NAT under test. `upstream` is the router above it (default: the exchange, or
-        its region's). `mtu` is that of its uplink, in bytes; `downlink` the condition between it and all
-        that is below it. Raises `SpecError`, `AllocationError`, `CommandFailed`; after each of them the lab
-        is as it was.
+        its region's). `nat` and `firewall` are names of presets, `NatConfig` and `FirewallConfig`, or
+        dicts of their fields. `mtu` is that of its uplink, in bytes; `downlink` the condition between it
+        and all that is below it. With `block_icmp_frag_needed` it keeps back what says that a packet was too
+        large: a path MTU black hole (RFC 2923). With `port_mapping` hosts below it get ports of its NAT by
+        UPnP IGD, NAT-PMP and PCP, and open IPv6 ports in its firewall; this takes a NAT, and miniupnpd.
+        Raises `SpecError`, `AllocationError`, `CommandFailed`; after each of them the lab is as it was.
         """
         wished = {
             "name": name,
@@ -105,6 +113,8 @@ class Lab:
             "downstream_cidr": downstream_cidr,
             "downstream_cidr_v6": downstream_cidr_v6,
             "downlink": downlink,
+            "block_icmp_frag_needed": block_icmp_frag_needed,
+            "port_mapping": port_mapping,
         }
         spec = structure(make_converter(), wished, RouterSpec)
         (node,) = await self._add(LabSpec(routers=(spec,)))
@@ -336,6 +346,10 @@ class Lab:
 
     def _event(self, kind: str, **fields: Any) -> None:
         self._recorder.event(kind, **fields)
+
+    def _helper_died(self, ns: str, name: str, words: str) -> None:
+        for those in (self._links, self._port_mappings):
+            those.helper_died(ns, name, words)
 
     def _check_open(self) -> None:
         if self._closed:

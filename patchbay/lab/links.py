@@ -60,7 +60,6 @@ class Links:
         self._session = session
         self._event = event
         self._lost: dict[WireKey, str] = {}
-        session.helpers.died = self._helper_died
 
     # -- setting
 
@@ -154,7 +153,8 @@ class Links:
 
     # -- losing
 
-    def _helper_died(self, ns: str, name: str, words: str) -> None:
+    def helper_died(self, ns: str, name: str, words: str) -> None:
+        """A process of the lab's own ended: maybe a relay."""
         for key, wire in self._changes.standing.wires.items():
             if (wire.ns, relay_name(wire)) == (ns, name):
                 reason = f"the relay of {wire.title} ended" + (f":\n{words}" if words else " (killed?)")

@@ -17,6 +17,7 @@ from attrs import frozen
 
 from patchbay.addressing.layout import Address, IfaceLayout, NodeLayout, of_version
 from patchbay.errors import StaleHandleError
+from patchbay.lab.reflector import background, reflect
 from patchbay.lab.running import Output, run_to_end
 from patchbay.model.link import Condition
 from patchbay.sandbox.enter import enter_node
@@ -298,6 +299,8 @@ class Node:
     async def reflector(self, port_or_address: int | tuple[str, int] = 0) -> AsyncIterator[tuple[str, int]]:
         """A UDP echo server in the node; bound when the block is entered, at the address that it gives.
 
+        A STUN Binding request it answers as a STUN server does (RFC 8489), with what it sees of the sender.
+
         With a port alone it listens on every address, and gives the node's own; port 0 is any free one.
         """
         host, port = port_or_address if isinstance(port_or_address, tuple) else (None, port_or_address)
@@ -306,10 +309,9 @@ class Node:
         plain = self.socket(family, stdlib_socket.SOCK_DGRAM)
         plain.bind((host or ("::" if family == stdlib_socket.AF_INET6 else "0.0.0.0"), port))
         with trio.socket.from_stdlib_socket(plain) as sock:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_echo, sock)
+            async with background() as nursery:
+                nursery.start_soon(reflect, sock)
                 yield (host or own, plain.getsockname()[1])
-                nursery.cancel_scope.cancel()
 
     # -- names
 
@@ -339,10 +341,3 @@ class Node:
     def _worker(self) -> Worker:
         self._usable()
         return self._lab._worker_of(self)
-
-
-async def _echo(sock: trio.socket.SocketType) -> None:
-    while True:
-        data, sender = await sock.recvfrom(65535)
-        with contextlib.suppress(OSError):  # an ICMP error about an answer sent before
-            await sock.sendto(data, sender)

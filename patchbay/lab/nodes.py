@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import socket as stdlib_socket
 from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any
 
+import trio
 from attrs import frozen
 
-from patchbay.addressing.layout import Address, DeviceLayout, Network, RouterLayout, of_version
+from patchbay.addressing.layout import (
+    Address,
+    DeviceLayout,
+    Network,
+    PolicyLayout,
+    RouterLayout,
+    of_version,
+)
 from patchbay.lab.links import LinkStats
 from patchbay.lab.node import Node
-from patchbay.model.lab import Firewall, IpSupport, Nat, NatV6
+from patchbay.lab.policies import forgotten, with_firewall, with_nat
+from patchbay.lab.reflector import mapped_endpoint
+from patchbay.model.firewall import Firewall, FirewallConfig
+from patchbay.model.lab import IpSupport, NatV6
 from patchbay.model.link import Condition, Direction, LinkCondition
+from patchbay.model.nat import Nat, NatConfig
 
 __all__ = ["Device", "Iface", "Ix", "Region", "Router"]
 
@@ -56,6 +69,17 @@ class Device(Node):
         """What each direction of the link of an interface has done since it has had a condition."""
         self._usable()
         return await self._lab._links.stats(("link", self.name, self.iface(iface).name))
+
+    async def probe_udp_mapping(self, reflector: tuple[str, int]) -> tuple[str, int]:
+        """The outside endpoint that a fresh UDP socket of the device gets, as the other side sees it.
+
+        `reflector` is what another node's `reflector()` gives, or the (host, port) of a STUN server. Raises
+        `trio.TooSlowError` if nothing answers within 6 s, for want of a way there or back.
+        """
+        family = stdlib_socket.AF_INET6 if ":" in reflector[0] else stdlib_socket.AF_INET
+        plain = self.socket(family, stdlib_socket.SOCK_DGRAM)
+        with trio.socket.from_stdlib_socket(plain) as sock:
+            return await mapped_endpoint(sock, reflector)
 
     @property
     def default_iface(self) -> str:
@@ -138,17 +162,62 @@ class Router(_Forwarder):
         """Its outside IPv6 address."""
         return self.ip6
 
+    async def set_nat_mode(self, nat: Nat | NatConfig | Mapping[str, Any] | str) -> None:
+        """Replace the NAT, as a reboot of the router into another mode would: all its connections are
+        forgotten, in the moment in which the new rules act. No packet passes untranslated in between.
+
+        `nat` is a preset's name, a `Nat`, a `NatConfig`, or a dict of its fields. Addresses and routes stay
+        as they are: a network that was private without a NAT is still unknown above. Port mappings are
+        forgotten too; without a NAT none are served. Raises `SpecError`, `AllocationError` (not enough
+        outside addresses for blocks of ports), `CommandFailed`; then all is as it was.
+        """
+        self._usable()
+        await self._lab._changes.alter(with_nat(self.ns, nat))
+
+    async def flush_nat_state(self) -> None:
+        """Forget all mappings and connections, as a reboot of the router would; the firewall's too.
+
+        Also the ports that hosts have asked for (`port_mapping`), whose server starts anew.
+        """
+        self._usable()
+        await self._lab._changes.alter(forgotten(self.ns))
+
+    async def set_firewall(self, firewall: Firewall | FirewallConfig | Mapping[str, Any] | str) -> None:
+        """Replace the firewall, and leave NAT and established connections alone.
+
+        `firewall` is a preset's name, a `Firewall`, a `FirewallConfig`, or a dict of its fields. Raises
+        `SpecError`, `CommandFailed`; then all is as it was.
+        """
+        self._usable()
+        await self._lab._changes.alter(with_firewall(self.ns, firewall))
+
     @property
-    def nat(self) -> Nat:
-        return self._layout.nat
+    def _policy(self) -> PolicyLayout:
+        return self._lab._changes.present.policy(self._layout)
+
+    @property
+    def nat(self) -> Nat | NatConfig:
+        """Its present NAT: the preset, or a configuration that is none."""
+        return self._policy.nat
 
     @property
     def nat_v6(self) -> NatV6:
         return self._layout.nat_v6
 
     @property
-    def firewall(self) -> Firewall:
-        return self._layout.firewall
+    def firewall(self) -> Firewall | FirewallConfig:
+        """Its present firewall: the preset, or a configuration that is none."""
+        return self._policy.firewall
+
+    @property
+    def block_icmp_frag_needed(self) -> bool:
+        """Whether it keeps back what says that a packet was too large."""
+        return self._policy.block_icmp_frag_needed
+
+    @property
+    def port_mapping(self) -> bool:
+        """Whether hosts below it may ask it for ports, by UPnP IGD, NAT-PMP and PCP, while it has a NAT."""
+        return self._policy.port_mapping
 
     @property
     def ip_support(self) -> IpSupport:

@@ -52,8 +52,9 @@ async def open_lab(
     handed out, and so ends every namespace. An exception of the block leaves it as itself.
 
     Raises `SpecError`, `AllocationError`, `HostError` (everything the machine lacks), `CommandFailed`;
-    `LabDiedError`, which cancels the block, when the lab's agent process is gone; `LinkLostError` at the end
-    of a block during which the relay of a link ended.
+    `LabDiedError`, which cancels the block, when the lab's agent process is gone; `LinkLostError` and
+    `PortMappingLostError` at the end of a block during which the relay of a link, or the server of a router's
+    port mappings, ended.
     """
     _check("ipv6", ipv6, Ipv6)
     chosen = Emulator(_check("emulator", emulator, Emulator))
@@ -68,6 +69,7 @@ async def open_lab(
             await lab._changes.build(layout)
             yield lab
             lab._links.check_all_there()
+            lab._port_mappings.check_all_there()
         finally:
             recorder.event("lab_stopping")
             lab._closed = True

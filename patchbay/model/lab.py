@@ -8,16 +8,16 @@ from ipaddress import IPv4Network, IPv6Network
 
 from attrs import evolve, field, frozen
 
+from patchbay.model.firewall import Firewall, FirewallConfig
 from patchbay.model.link import PERFECT, Impairment, LinkCondition, merged
+from patchbay.model.nat import Nat, NatConfig
 
 __all__ = [
     "DeviceSpec",
-    "Firewall",
     "IfaceSpec",
     "IpSupport",
     "Ipv6",
     "LabSpec",
-    "Nat",
     "NatV6",
     "RegionLinkSpec",
     "RegionSpec",
@@ -27,24 +27,10 @@ __all__ = [
 ]
 
 
-class Nat(StrEnum):
-    """What a router does to the IPv4 addresses of packets that leave by its uplink (RFC 4787)."""
-
-    NONE = "none"
-    HOME = "home"
-
-
 class NatV6(StrEnum):
-    """The same for IPv6."""
+    """What a router does to the IPv6 addresses of packets that leave by its uplink."""
 
     NONE = "none"
-
-
-class Firewall(StrEnum):
-    """Which packets a router forwards between its uplink and what is below it."""
-
-    NONE = "none"
-    BLOCK_INBOUND = "block-inbound"
 
 
 class IpSupport(StrEnum):
@@ -65,6 +51,13 @@ class RouterPreset(StrEnum):
     HOME = "home"
     DATACENTER = "datacenter"
     PUBLIC = "public"
+    ISP_V4 = "isp-v4"
+    PUBLIC_V4 = "public-v4"
+    MOBILE = "mobile"
+    ISP_CGNAT = "isp-cgnat"
+    CORPORATE = "corporate"
+    HOTEL = "hotel"
+    CLOUD = "cloud"
 
 
 class Ipv6(StrEnum):
@@ -125,21 +118,25 @@ class RouterSpec:
     """A router; None means: what the preset says.
 
     `upstream` names the router above it, None the exchange. `mtu` is that of its uplink, in bytes
-    (default 1500). `downlink` is the condition between it and all that is below it.
+    (default 1500). `downlink` is the condition between it and all that is below it. With
+    `block_icmp_frag_needed` no message that a packet was too large passes it, or comes from it. With
+    `port_mapping` hosts below it ask it for ports of its NAT.
     """
 
     name: str
     preset: RouterPreset | None = None
     upstream: str | None = None
     region: str | None = None
-    nat: Nat | None = None
+    nat: Nat | NatConfig | None = None
     nat_v6: NatV6 | None = None
-    firewall: Firewall | None = None
+    firewall: Firewall | FirewallConfig | None = None
     ip_support: IpSupport | None = None
     mtu: int | None = None
     downstream_cidr: IPv4Network | None = None
     downstream_cidr_v6: IPv6Network | None = None
     downlink: LinkCondition | None = None
+    block_icmp_frag_needed: bool = False
+    port_mapping: bool = False
 
 
 @frozen

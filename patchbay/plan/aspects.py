@@ -17,6 +17,7 @@ __all__ = ["GONE", "Aspect", "Aspects", "differences"]
 # What undoing may find done already, in the words of ip and tc.
 GONE = (
     *("Cannot find device", "No such process", "No such file or directory", "FIB table does not exist"),
+    "Cannot assign requested address",
     *("Cannot delete qdisc with handle of zero", "Invalid handle"),
     *("Failed to find specified qdisc", "Failed to find qdisc", "Cannot find specified qdisc"),
 )

@@ -10,6 +10,7 @@ from patchbay.model.names import NsName
 from patchbay.plan import node as nodes
 from patchbay.plan import wires
 from patchbay.plan.plan import Plan, Stage
+from patchbay.plan.policy import endings, policy_stages
 from patchbay.tools.commands import Command
 
 __all__ = ["between"]
@@ -33,8 +34,9 @@ def between(old: Layout | None, new: Layout) -> Plan:
     leaving = {node.ns for node in gone}
     stages = [
         *wires.endings(old, leaving),
+        *endings(old, leaving),
         *_removals(gone, set(after), quiet=was_quiet),
-        *_additions(added, quiet=quiet),
+        *_additions(new, added, quiet=quiet),
     ]
     if quiet != was_quiet:
         kept = [node for node in after.values() if _same(before.get(node.ns), node)]
@@ -42,6 +44,7 @@ def between(old: Layout | None, new: Layout) -> Plan:
         stages.append(Stage(configure=tuple(command for node in kept for command in change(node))))
     anew = leaving & set(after)
     stages += wires.stages(old, new, leaving - anew, anew, was_quiet=was_quiet, quiet=quiet)
+    stages += policy_stages(old, new, {node.ns for node in added})
     touched = {(iface.router_ns, LAN) for node in added for iface in node.ifaces}
     return Plan(
         tuple(stage for stage in stages if stage.make or stage.configure),
@@ -66,9 +69,10 @@ def _removals(gone: Sequence[NodeLayout], staying: set[NsName], *, quiet: bool) 
         yield Stage(make=(*outside, *(end for _, end in removals)))
 
 
-def _additions(added: Sequence[NodeLayout], *, quiet: bool) -> Iterator[Stage]:
+def _additions(layout: Layout, added: Sequence[NodeLayout], *, quiet: bool) -> Iterator[Stage]:
     for start in range(0, len(added), CHUNK):
-        built = [nodes.build(node, quiet=quiet) for node in added[start : start + CHUNK]]
+        chunk = added[start : start + CHUNK]
+        built = [nodes.build(node, layout.policies.get(node.ns), quiet=quiet) for node in chunk]
         make: list[Command] = [commands.namespace for commands in built]
         make += [setting for commands in built for setting in commands.settings]
         make += [link for commands in built for link in commands.links]

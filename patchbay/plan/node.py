@@ -6,11 +6,18 @@ from collections.abc import Iterator
 
 from attrs import frozen
 
-from patchbay.addressing.layout import Address, DeviceLayout, NodeLayout, RouterKind, RouterLayout
+from patchbay.addressing.layout import (
+    Address,
+    DeviceLayout,
+    NodeLayout,
+    PolicyLayout,
+    RouterKind,
+    RouterLayout,
+)
 from patchbay.model.names import IfName, NsName
-from patchbay.plan.rules import conntrack_timeouts, ruleset
+from patchbay.plan.policy import first_rules
 from patchbay.tools import ip
-from patchbay.tools.commands import Command, Ip, Nft, SetSysctl
+from patchbay.tools.commands import Command, Ip, SetSysctl
 
 __all__ = ["NodeCommands", "build", "forget_neighbours", "neighbours", "remove", "title"]
 
@@ -62,13 +69,17 @@ def title(node: NodeLayout) -> str:
     return "the exchange" if node.kind is RouterKind.IX else f"{node.kind} '{node.name}'"
 
 
-def build(node: NodeLayout, *, quiet: bool) -> NodeCommands:
-    """All commands for `node`. `quiet`: with permanent neighbour entries, so that nobody asks by ARP."""
+def build(node: NodeLayout, policy: PolicyLayout | None, *, quiet: bool) -> NodeCommands:
+    """All commands for `node`; a router has a policy.
+
+    `quiet`: with permanent neighbour entries, so that nobody asks by ARP.
+    """
+    rules = first_rules(node, policy) if isinstance(node, RouterLayout) and policy else ()
     return NodeCommands(
         namespace=Ip(None, ip.netns_add(node.ns), f"give {title(node)} its namespace", node.ns),
         settings=tuple(_settings(node)),
         links=tuple(_links(node)),
-        configure=(*_configure(node), *(neighbours(node) if quiet else ())),
+        configure=(*_configure(node), *rules, *(neighbours(node) if quiet else ())),
     )
 
 
@@ -115,8 +126,6 @@ def _configure(node: NodeLayout) -> Iterator[Command]:
     for route in node.routes:
         why = f"lead packets for {title(node)} to it"
         yield Ip(route.ns, ip.route_add(route), why, node.ns)
-    if isinstance(node, RouterLayout):
-        yield from _rules(node)
 
 
 def _unused_space(router: RouterLayout) -> Iterator[Command]:
@@ -134,20 +143,6 @@ def _default_routes(node: NodeLayout) -> Iterator[Command]:
         if iface and (gateway := iface.gateway(version)):
             why = f"give {title(node)} its way out"
             yield Ip(node.ns, ip.default_route(gateway, iface.name), why, node.ns)
-
-
-def _rules(router: RouterLayout) -> Iterator[Command]:
-    text = ruleset(router)
-    if text is not None:
-        yield Nft(
-            router.ns,
-            text,
-            f"load NAT '{router.nat}' and firewall '{router.firewall}' of {title(router)}",
-            router.ns,
-        )
-    why = f"set how long mappings of {title(router)} last"
-    for name, seconds in conntrack_timeouts(router):
-        yield SetSysctl(router.ns, f"net/netfilter/nf_conntrack_{name}", str(seconds), why, router.ns)
 
 
 def neighbours(node: NodeLayout) -> Iterator[Command]:

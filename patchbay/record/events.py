@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+import attrs
 import trio
 from attrs import field, frozen
 
@@ -15,11 +16,15 @@ from patchbay.addressing.layout import (
     IfaceLayout,
     Layout,
     Names,
+    NodeLayout,
+    PolicyLayout,
     RouterKind,
     RouterLayout,
     WireKey,
 )
+from patchbay.model.firewall import Firewall, FirewallConfig
 from patchbay.model.link import Trace
+from patchbay.model.nat import Nat, NatConfig, PortAllocation
 
 __all__ = ["EventLog", "LabEvent", "changed", "reduce_events", "snapshot"]
 
@@ -96,15 +101,30 @@ def _iface(iface: IfaceLayout) -> dict[str, Any]:
     }
 
 
+def _plain(policy: Nat | NatConfig | Firewall | FirewallConfig) -> str | dict[str, Any]:
+    """A preset by its name, anything else by its fields, as a lab file has them."""
+    if isinstance(policy, Nat | Firewall):
+        return str(policy)
+    return attrs.asdict(policy, recurse=False, value_serializer=_plain_value)
+
+
+def _plain_value(_: object, __: object, value: object) -> object:
+    if isinstance(value, PortAllocation):
+        return str(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
 def _router(router: RouterLayout, layout: Layout) -> dict[str, Any]:
     return {
         "name": router.name,
         "ns": router.ns,
         "upstream": router.parent.partition(":")[2] if router.parent else None,
         "region": router.region,
-        "nat": str(router.nat),
+        "nat": _plain(layout.policy(router).nat),
         "nat_v6": str(router.nat_v6),
-        "firewall": str(router.firewall),
+        "firewall": _plain(layout.policy(router).firewall),
+        "block_icmp_frag_needed": layout.policy(router).block_icmp_frag_needed,
+        "port_mapping": layout.policy(router).port_mapping,
         "ip_support": str(router.ip_support),
         "uplink": _iface(router.uplink) if router.uplink else None,
         "downstream": [str(network) for network in router.networks],
@@ -140,12 +160,37 @@ def changed(old: Layout | None, new: Layout) -> Iterable[tuple[str, dict[str, An
     for device in new.devices.values():
         if before.get(device.ns) != device:
             yield "device_added", _device(device, new)
+    yield from _policies_changed(old, new)
     yield from _links_changed(old, new)
+
+
+def _policies_changed(old: Layout | None, new: Layout) -> Iterable[tuple[str, dict[str, Any]]]:
+    for router in new.forwarders.values():
+        was, is_now = old.policies.get(router.ns) if old else None, new.policies.get(router.ns)
+        if was is None or is_now is None or was is is_now:
+            continue
+        yield from _policy_changed(router.name, was, is_now)
+
+
+def _policy_changed(
+    name: str, was: PolicyLayout, is_now: PolicyLayout
+) -> Iterable[tuple[str, dict[str, Any]]]:
+    if was.nat != is_now.nat:
+        yield "nat_changed", {"router": name, "nat": _plain(is_now.nat)}
+    elif was.generation != is_now.generation:
+        yield "nat_flushed", {"router": name}
+    if was.firewall != is_now.firewall:
+        yield "firewall_changed", {"router": name, "firewall": _plain(is_now.firewall)}
+
+
+def _is_region(node: NodeLayout) -> bool:
+    return isinstance(node, RouterLayout) and node.kind is RouterKind.REGION
 
 
 def _links_changed(old: Layout | None, new: Layout) -> Iterable[tuple[str, dict[str, Any]]]:
     before = old.wires if old else {}
-    known = {node.name for node in old.nodes()} if old else set()
+    # A region may be called like a node.
+    known = {node.name for node in old.nodes() if not _is_region(node)} if old else set()
     for key in {**before, **new.wires}:
         was, is_now = before.get(key), new.wires.get(key)
         if was is is_now or was == is_now:
@@ -195,6 +240,9 @@ def _reduce(state: State, kind: str, fields: Mapping[str, Any]) -> None:
         link = state["region_links"].setdefault(f"{fields['a']}/{fields['b']}", {"broken": False})
         link.update(fields)
         link["broken"] = kind == "region_link_broken" or (link["broken"] and kind == "region_linked")
+    elif kind in ("nat_changed", "firewall_changed"):
+        what = kind.removesuffix("_changed")
+        state["routers"][fields["router"]][what] = fields[what]
     elif kind in ("link_condition_changed", "link_down", "link_up"):
         _reduce_link(state, kind, fields)
 

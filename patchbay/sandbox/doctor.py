@@ -36,6 +36,7 @@ async def examine() -> list[Finding]:
     return [
         *_machine(),
         *[await _tool(name) for name in (*host.TOOLS, "nsenter", "sysctl")],
+        await _miniupnpd(),
         *await _sandbox(),
     ]
 
@@ -56,6 +57,20 @@ async def _tool(name: str) -> Finding:
     flag = "--version" if name in ("nft", "nsenter", "sysctl") else "-V"
     done = await trio.run_process([path, flag], capture_stdout=True, stderr=subprocess.DEVNULL, check=False)
     return Finding(name, f"{done.stdout.decode(errors='replace').strip()} ({path})")
+
+
+async def _miniupnpd() -> Finding:
+    """Debian has it for iptables too; that one knows nothing of nftables' options."""
+    path, repair = host.which("miniupnpd"), "sudo apt-get install miniupnpd-nftables"
+    if path is None:
+        return Finding("miniupnpd", "not on PATH; needed for port_mapping=True", False, repair=repair)
+    done = await trio.run_process([path, "--version"], capture_stdout=True, capture_stderr=True, check=False)
+    said = " ".join((done.stdout + done.stderr).decode(errors="replace").split())
+    if "nftables" not in said:
+        return Finding(
+            "miniupnpd", f"not for nftables, as port_mapping=True needs it: {said}", False, repair=repair
+        )
+    return Finding("miniupnpd", f"{said} ({path})")
 
 
 async def _sandbox() -> list[Finding]:

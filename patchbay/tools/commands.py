@@ -168,12 +168,14 @@ class EndHelper(_Defaults):
 
 @frozen
 class Nft(_Defaults):
-    """A namespace's whole ruleset, loaded in one transaction."""
+    """Commands of nft. Those that follow each other in a namespace are one transaction."""
 
     ns: NsName
     ruleset: str
     why: str
     owner: str
+    slot: str = ""
+    ends: str = ""
 
     @property
     def argv(self) -> tuple[str, ...]:
@@ -184,8 +186,8 @@ class Nft(_Defaults):
         return self.ruleset
 
     @property
-    def slot(self) -> str:
-        return "ruleset"
+    def how(self) -> str:
+        return "in one transaction with those of the namespace around it"
 
 
 @frozen

@@ -20,6 +20,7 @@ from patchbay.model.names import IfName, NsName
 __all__ = [
     "BRIDGE_INDEX",
     "addr_add",
+    "addr_del",
     "bridge_add",
     "default_route",
     "link_del",
@@ -35,6 +36,7 @@ __all__ = [
     "on_link",
     "route_add",
     "route_del",
+    "route_replace",
     "unreachable",
     "veth_add",
     "wire_bridge",
@@ -139,6 +141,10 @@ def addr_add(address: Interface, dev: IfName) -> Args:
     return ("addr", "add", str(address), "dev", dev, *nodad)
 
 
+def addr_del(address: Interface, dev: IfName) -> Args:
+    return ("addr", "del", str(address), "dev", dev)
+
+
 def default_route(gateway: Address, dev: IfName) -> Args:
     """`default` would be IPv4's, and a line of a batch cannot say `-6`."""
     everything = "::/0" if gateway.version == 6 else "default"
@@ -162,6 +168,10 @@ def route_add(route: RouteLayout) -> Args:
 
 def unreachable(network: Network) -> Args:
     return ("route", "add", "unreachable", str(network))
+
+
+def route_replace(route: RouteLayout) -> Args:
+    return ("route", "replace", *_route(route))
 
 
 def route_del(route: RouteLayout) -> Args:

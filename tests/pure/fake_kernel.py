@@ -12,12 +12,33 @@ from attrs import define, field
 from patchbay.plan.plan import Plan
 from patchbay.tools import tc
 from patchbay.tools.commands import CheckQdiscs, Command, EndHelper, Helper, Ip, Nft, SetSysctl, Tc, WriteFile
+from tests.pure.nft_text import Elements, TextTable, read_commands
 
 __all__ = ["UNREACHABLE", "Kernel", "Namespace", "Refused", "lanes"]
 
 Words = list[str]
 
 UNREACHABLE = "unreachable"
+
+# What a new namespace has: Documentation/networking/nf_conntrack-sysctl.rst, in seconds.
+TIMEOUTS = {
+    "udp_timeout": "30",
+    "udp_timeout_stream": "120",
+    "tcp_timeout_close": "10",
+    "tcp_timeout_close_wait": "60",
+    "tcp_timeout_established": "432000",
+    "tcp_timeout_fin_wait": "120",
+    "tcp_timeout_last_ack": "30",
+    "tcp_timeout_max_retrans": "300",
+    "tcp_timeout_syn_recv": "60",
+    "tcp_timeout_syn_sent": "120",
+    "tcp_timeout_time_wait": "120",
+    "tcp_timeout_unacknowledged": "300",
+}
+
+
+def _new_sysctls() -> dict[str, str]:
+    return {f"net/netfilter/nf_conntrack_{name}": value for name, value in TIMEOUTS.items()}
 
 
 class Refused(Exception):
@@ -46,8 +67,8 @@ class Namespace:
     indexes: dict[str, str] = field(factory=dict)
     routes: dict[Any, tuple[Any, str, int | None]] = field(factory=dict)
     neighbours: dict[tuple[str, Any], str] = field(factory=dict)
-    sysctls: dict[str, str] = field(factory=dict)
-    ruleset: str = ""
+    sysctls: dict[str, str] = field(factory=_new_sysctls)
+    tables: dict[str, TextTable] = field(factory=dict)
 
 
 def _options(words: Words, *names: str) -> dict[str, str]:
@@ -103,7 +124,7 @@ class Kernel:
             return
         space = self.namespaces[command.ns or ""]
         if isinstance(command, Nft):
-            space.ruleset = command.ruleset
+            self._nft(space, command.ruleset)
         elif isinstance(command, SetSysctl):
             self._sysctl(space, command.name, command.value)
         elif isinstance(command, Tc):
@@ -133,8 +154,10 @@ class Kernel:
             "link set": self._link_set,
             "link del": self._link_del,
             "addr add": self._addr_add,
+            "addr del": self._addr_del,
             "route add": self._route_add,
             "route del": self._route_del,
+            "route replace": self._route_replace,
             "neigh replace": self._neigh_replace,
             "neigh flush": self._neigh_flush,
         }
@@ -266,6 +289,36 @@ class Kernel:
         """The helpers that have the interface open."""
         return [name for (at, name), args in self.helpers.items() if at == ns and dev in (args[1], args[3])]
 
+    # -- rules
+
+    def _nft(self, ns: Namespace, text: str) -> None:
+        for verb, name, what in read_commands(text):
+            _refuse(verb not in ("define", "create") and name not in ns.tables, "No such file or directory")
+            if verb == "define":
+                # A real one would append the rules to those that are there.
+                assert ns.tables.get(name, TextTable()) == TextTable(), f"table {name} is loaded twice"
+                assert isinstance(what, TextTable)
+                ns.tables[name] = what
+            elif verb == "create":
+                ns.tables.setdefault(name, TextTable())
+            elif verb == "delete":
+                del ns.tables[name]
+            else:
+                self._elements(ns.tables[name], verb, *what)
+
+    def _elements(self, table: TextTable, verb: str, name: str, elements: Elements) -> None:
+        _refuse(name not in table.sets, "No such file or directory")
+        there = table.elements.get(name, {})
+        for key, value in elements.items():
+            if verb == "add":
+                _refuse(there.get(key, value) != value, "File exists")
+                there[key] = value
+            else:
+                _refuse(there.get(key) != value, "No such file or directory")
+                del there[key]
+        table.elements.pop(name, None)
+        table.elements |= {name: there} if there else {}
+
     # -- addresses, routes, neighbours
 
     def _addr_add(self, ns: Namespace, words: Words) -> None:
@@ -278,9 +331,18 @@ class Kernel:
         _refuse(address.ip in taken, "Address already assigned")
         link.addresses.add(address)
 
+    def _addr_del(self, ns: Namespace, words: Words) -> None:
+        address = ip_interface(words.pop(0))
+        addresses = self._dev(ns, _options(words, "dev")["dev"]).addresses
+        _refuse(address not in addresses, "Cannot assign requested address")
+        addresses.remove(address)
+        others = [other.network for other in addresses if other.version == address.version]
+        assert others, f"{address} was the last: the routes of its interface would be lost"
+        assert address.network not in others, f"others of the network of {address} would be lost"
+
     def _route(self, words: Words) -> tuple[Any, tuple[Any, str, int | None]]:
         if words[0] == UNREACHABLE:
-            return ip_network(words[1]), (None, UNREACHABLE, None)
+            return ip_network(words[1]), (None, words[0], None)
         target = words.pop(0)
         options = _options(words, "via", "dev", "mtu")
         via = ip_address(options["via"]) if "via" in options else None
@@ -291,6 +353,7 @@ class Kernel:
         network, route = self._route(words)
         via, dev, _ = route
         if dev == UNREACHABLE:
+            _refuse(network in ns.routes, "File exists")
             ns.routes[network] = route
             return
         link = self._dev(ns, dev)
@@ -303,9 +366,14 @@ class Kernel:
         _refuse(network in ns.routes or network in connected, "File exists")
         ns.routes[network] = route
 
+    def _route_replace(self, ns: Namespace, words: Words) -> None:
+        ns.routes.pop(self._route(list(words))[0], None)
+        self._route_add(ns, words)
+
     def _route_del(self, ns: Namespace, words: Words) -> None:
         network, route = self._route(words)
-        self._dev(ns, route[1])
+        if route[1] != UNREACHABLE:
+            self._dev(ns, route[1])
         _refuse(ns.routes.get(network) != route, "No such process")
         del ns.routes[network]
 

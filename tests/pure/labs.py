@@ -15,13 +15,12 @@ from patchbay.addressing.allocate import empty_layout, extend, lay_out
 from patchbay.addressing.layout import Layout
 from patchbay.config.lab_file import draft_lab
 from patchbay.errors import SpecError
+from patchbay.model.firewall import Firewall, FirewallConfig
 from patchbay.model.lab import (
     DeviceSpec,
-    Firewall,
     IfaceSpec,
     IpSupport,
     LabSpec,
-    Nat,
     RegionLinkSpec,
     RegionSpec,
     RouterPreset,
@@ -29,11 +28,23 @@ from patchbay.model.lab import (
 )
 from patchbay.model.link import LINK_PRESETS, Impairment, LinkCondition
 from patchbay.model.names import env_name, iface_name_problem, node_name_problem
+from patchbay.model.nat import Nat, NatConfig
 from patchbay.model.presets import resolve
 
 # The same few examples in every run; PATCHBAY_EXAMPLES=5000 looks at so many others.
 _WISHED = os.environ.get("PATCHBAY_EXAMPLES")
 QUICK = settings(max_examples=int(_WISHED or 20), derandomize=not _WISHED, deadline=None, database=None)
+
+# Some that are no preset.
+NATS = (
+    *Nat,
+    NatConfig("address-dependent", "address-dependent", "sequential", True, 2, 3, 4),
+    NatConfig("address-and-port-dependent", "endpoint-independent", "random", protocols=("udp",)),
+    NatConfig(port_allocation="block:4096", udp_timeout=2),
+    # Of which each host after the first needs one more outside address.
+    NatConfig(port_allocation="block:64512"),
+)
+FIREWALLS = (*Firewall, FirewallConfig(True, "none", (53, 443)), FirewallConfig(outbound_tcp=(80,)))
 
 # What every home is, so that the same addresses turn up in several routing domains.
 HOME_LAN = IPv4Network("192.168.1.0/24")
@@ -118,10 +129,11 @@ def _router(rng: Random, name: str, above: list[RouterSpec], regions: list[str])
         preset=_maybe(rng, RouterPreset),
         upstream=upstream.name if upstream else None,
         region=None if upstream else _maybe(rng, regions),
-        nat=_maybe(rng, Nat),
-        firewall=_maybe(rng, Firewall),
+        nat=_maybe(rng, NATS),
+        firewall=_maybe(rng, FIREWALLS),
         ip_support=_maybe(rng, IpSupport),
         mtu=_mtu(rng),
+        block_icmp_frag_needed=rng.random() < 0.2,
     )
     traits = resolve(router)
     if upstream and not {*traits.ip_support.versions} & {*resolve(upstream).ip_support.versions}:

@@ -41,7 +41,9 @@ def check(ns: NsName = A) -> CheckQdiscs:
 
 @define
 class Fake:
-    """An agent and helpers that note what they are told; `answers` has what to say to a step, by its tool."""
+    """An agent and helpers that note what they are told; `answers` has what to say to a step, by its tool,
+    or by its kind where the agent does it itself.
+    """
 
     told: list[str] = field(factory=list)
     answers: dict[str, dict[str, Any]] = field(factory=dict)
@@ -70,7 +72,7 @@ class Fake:
 
     def _result(self, step: list[Any]) -> dict[str, Any]:
         ok = {"time": 1.0, "elapsed": 0.1, "status": 0, "err": "", "out": ""}
-        return {**ok, **(self.answers.get(step[2][0], {}) if step[0] in ("exec", "try") else {})}
+        return {**ok, **self.answers.get(step[2][0] if step[0] in ("exec", "try") else step[0], {})}
 
     async def put(self, ns: str, name: str, module: str, args: tuple[str, ...]) -> None:
         assert not self.busy
@@ -91,10 +93,12 @@ async def applied(
     return done
 
 
-async def failure(fake: Fake, *stages: Stage) -> tuple[CommandFailed, list[Outcome]]:
+async def failure(
+    fake: Fake, *stages: Stage, settle: tuple[tuple[NsName, IfName], ...] = ()
+) -> tuple[CommandFailed, list[Outcome]]:
     done: list[Outcome] = []
     with pytest.raises(CommandFailed) as raised:
-        await apply(fake, fake, Plan(stages), done)
+        await apply(fake, fake, Plan(stages, settle), done)
     return raised.value, done
 
 
@@ -139,6 +143,22 @@ async def test_interfaces_are_settled_at_the_very_end() -> None:
     assert [line for line in fake.told if not line.startswith("done")][-1] == "settle"
 
 
+async def test_an_interface_that_does_not_settle_is_named() -> None:
+    lan, wire = IfName("lan"), IfName("wire1")
+    fake = Fake(answers={"settle": {"status": 1, "out": "1", "err": "No such device: wire1"}})
+    stage = Stage(make=(ip("one"),))
+    error, done = await failure(fake, stage, settle=((A, lan), (B, wire), (A, wire)))
+    assert str(error).splitlines()[:3] == [
+        "could not wait until wire1 carries packets: ip exited 1",
+        "  namespace  b",
+        "  command    ip link show dev wire1",
+    ]
+    assert error.stderr == "No such device: wire1"
+    assert error.repeat == "nsenter --net=/run/netns/b ip link show dev wire1"
+    # All commands before were done, and are to be undone.
+    assert commands(done) == list(stage)
+
+
 @pytest.mark.parametrize("where", ["make", "configure", "another namespace"])
 async def test_after_a_failure_no_helper_is_started_and_nothing_settled(where: str) -> None:
     fake = Fake(answers={"ip": {"status": 1, "err": "Cannot find device\nCommand failed -:1\n"}})
@@ -147,7 +167,8 @@ async def test_after_a_failure_no_helper_is_started_and_nothing_settled(where: s
         "configure": Stage(configure=(ip("bad", A), helper("x"))),
         "another namespace": Stage(configure=(ip("bad", B), helper("x"))),
     }
-    error, done = await failure(fake, stages[where], Stage(make=(ip("never"),), settled=True))
+    never = Stage(make=(ip("never"),), settled=True)
+    error, done = await failure(fake, stages[where], never, settle=((A, IfName("lan")),))
     assert error.command == "ip bad"
     assert [line for line in fake.told if not line.startswith("done")] == ["bad"]
     assert len(done) == 1

@@ -8,7 +8,7 @@ from patchbay.addressing.allocate import lay_out
 from patchbay.config.converter import make_converter, structure
 from patchbay.config.lab_file import Draft, draft_lab
 from patchbay.errors import Problem, SpecError
-from patchbay.model.lab import Nat, RouterSpec
+from patchbay.model.lab import Nat, RouterPreset, RouterSpec
 from tests.pure.labs import problems_of
 
 ROUTER = '[[router]]\nname = "r"\n'
@@ -16,9 +16,12 @@ DEVICE = '[device.d.eth0]\ngateway = "r"\n'
 ROUTER_KEYS = ", ".join(
     (
         *("name", "preset", "upstream", "region", "nat", "nat_v6", "firewall", "ip_support", "mtu"),
-        *("downstream_cidr", "downstream_cidr_v6", "downlink"),
+        *("downstream_cidr", "downstream_cidr_v6", "downlink", "block_icmp_frag_needed", "port_mapping"),
     )
 )
+ROUTER_PRESETS = ", ".join(f"'{preset}'" for preset in RouterPreset)
+NATS = ", ".join(f"'{nat}'" for nat in Nat) + ", or a table such as { filtering = 'endpoint-independent' }"
+FIREWALL_KEYS = "block_inbound, outbound_tcp, outbound_udp"
 NOT_YET = "is not available in this version of patchbay"
 NO_ARRAY = "accepted: an array of tables, [[router]]"
 NO_TABLE = "accepted: a table, [device.NAME]"
@@ -110,22 +113,27 @@ BAD = {
     "an unknown preset": (
         ROUTER + 'preset = "hom"',
         "router[0].preset",
-        "found 'hom'; accepted: 'home', 'datacenter', 'public'; did you mean 'home'?",
+        f"found 'hom'; accepted: {ROUTER_PRESETS}; did you mean 'home'?",
     ),
     "an integer for a preset": (
         ROUTER + "nat = 1",
         "router[0].nat",
-        "found an integer (1); accepted: 'none', 'home'",
+        f"found an integer (1); accepted: {NATS}",
     ),
     "an array for a preset": (
         ROUTER + 'nat = ["home"]',
         "router[0].nat",
-        "found an array; accepted: 'none', 'home'",
+        f"found an array; accepted: {NATS}",
     ),
-    "a table for a preset": (
+    "a table for a preset of a router": (
+        ROUTER + 'preset = { nat = "home" }',
+        "router[0].preset",
+        f"found a table; accepted: {ROUTER_PRESETS}",
+    ),
+    "an unknown key of a firewall": (
         ROUTER + 'firewall = { inbound = "all" }',
-        "router[0].firewall",
-        "found a table; accepted: 'none', 'block-inbound'",
+        "router[0].firewall.inbound",
+        f"unknown key; accepted: {FIREWALL_KEYS}; did you mean 'block_inbound'?",
     ),
     "a network with bits of a host": (
         ROUTER + 'downstream_cidr = "10.0.0.1/8"',

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from patchbay.execute.apply import Batch, _failure, _results, batches, step
+from patchbay.execute.apply import Batch, Result, _failure, _results, batches, step
 from patchbay.model.names import NsName
 from patchbay.tools.commands import CheckQdiscs, Command, EndHelper, Helper, Nft, SetSysctl, WriteFile
 from tests.pure.recordings import A, Recording, ip, results, tc
@@ -20,8 +20,8 @@ def helper(name: str) -> Helper:
     return Helper(A, name, "relay", ("--far", "x"), "start it", A)
 
 
-def nft(text: str) -> Nft:
-    return Nft(A, text, "load rules", A)
+def nft(text: str, ns: NsName = A) -> Nft:
+    return Nft(ns, text, "load rules", A)
 
 
 def sysctl(ns: str, value: str = "1", optional: bool = False) -> SetSysctl:
@@ -38,7 +38,7 @@ GROUPS: dict[str, list[list[Command]]] = {
     "nothing": [],
     "ip commands of one namespace together": [[ip("a"), ip("b"), ip("c")]],
     "ip commands of several namespaces apart": [[ip("a", ns=A)], [ip("b")], [ip("c", ns=A), ip("d", ns=A)]],
-    "each ruleset by itself": [[nft("one")], [nft("two")]],
+    "rules of one namespace together": [[nft("one"), nft("two")], [nft("three", ns=NsName("b"))]],
     "settings of several namespaces together": [[sysctl("a"), sysctl("b")]],
     "files together": [[write("/x"), write("/y")]],
     "tc commands of one namespace together": [[tc("a"), tc("b")], [tc("c", ns=NsName("b"))]],
@@ -86,7 +86,10 @@ STEPS: dict[str, tuple[list[Command], list[Any]]] = {
         [CheckQdiscs(A, {}, "", A)],
         ["exec", "a", ["tc", "-j", "qdisc", "show"], ""],
     ),
-    "nft": ([nft("rules\n")], ["exec", "a", ["nft", "-f", "-"], "rules\n"]),
+    "nft, as one transaction": (
+        [nft("rules\n"), nft("more\nrules\n")],
+        ["exec", "a", ["nft", "-f", "-"], "rules\nmore\nrules\n"],
+    ),
     "settings": (
         [sysctl("a"), sysctl("b", "2", optional=True)],
         ["sysctl", [["a", "net/x", "1", False], ["b", "net/x", "2", True]]],
@@ -273,9 +276,10 @@ NFT_SAID = {
 @pytest.mark.parametrize("case", NFT_SAID)
 def test_a_ruleset_that_fails_is_told_with(case: str) -> None:
     text, stderr, shown, hint = NFT_SAID[case]
-    (result,) = _results(Batch((nft(text),)), {"status": 1, "err": stderr, "out": ""})
+    batch = Batch((nft(text),))
+    (result,) = _results(batch, {"status": 1, "err": stderr, "out": ""})
     assert result
-    error = _failure(nft(text), 0, result)
+    error = _failure(batch, 0, result)
     said = stderr.strip().replace("\n", "\n             ")
     assert str(error) == (
         "could not load rules: nft exited 1\n"
@@ -290,9 +294,57 @@ def test_a_ruleset_that_fails_is_told_with(case: str) -> None:
 def test_a_ruleset_that_ends_too_early_is_told_too() -> None:
     text = "table inet x {\n"
     stderr = "/dev/stdin:2:1-1: Error: syntax error, unexpected end of file\ntable inet x {\n^\n"
-    (result,) = _results(Batch((nft(text),)), {"status": 1, "err": stderr, "out": ""})
+    batch = Batch((nft(text),))
+    (result,) = _results(batch, {"status": 1, "err": stderr, "out": ""})
     assert result
-    assert "unexpected end of file" in str(_failure(nft(text), 0, result))
+    assert "unexpected end of file" in str(_failure(batch, 0, result))
+
+
+# Three commands of one transaction, each a table of its own and a rule; the middle one has 3 lines.
+TOGETHER = (nft("table inet a\n"), nft("table inet b\nadd chain inet b c\nbad\n"), nft("table inet d\n"))
+
+
+@pytest.mark.parametrize(
+    ("line", "failed", "shown"),
+    [
+        (1, 0, "line 1: table inet a"),
+        (2, 1, "line 1: table inet b"),
+        (4, 1, "line 3: bad"),
+        (5, 2, "line 1: table inet d"),
+        (6, 2, "line 2: (the end)"),
+    ],
+    ids=["the first line", "the second's first", "the second's last", "the last line", "the end"],
+)
+def test_of_several_rulesets_the_one_that_failed_is_told_with_its_own_line(
+    line: int, failed: int, shown: str
+) -> None:
+    batch = Batch(TOGETHER)
+    raw = {"status": 1, "err": f"/dev/stdin:{line}:1-3: Error: syntax error\nbad\n^^^\n", "out": ""}
+    found = _results(batch, raw)
+    # Of a transaction that failed nothing was done, also of what stands before the failure.
+    assert [result.status if result else None for result in found] == [
+        1 if number == failed else None for number in range(3)
+    ]
+    assert f"  input      {shown}\n" in str(_failure(batch, failed, Result(1, raw["err"])))
+
+
+@pytest.mark.kernel
+def test_nft_counts_the_lines_of_a_whole_transaction_and_does_nothing_of_one_that_failed() -> None:
+    texts = ("table inet a {\n}\n", "table inet b {\n}\nadd rule inet b nope accept\n", "table inet c\n")
+    batch = Batch(tuple(map(nft, texts)))
+    told = step(batch)[3]
+    done = subprocess.run(
+        ["unshare", "-rn", "sh", "-c", "LC_ALL=C nft -f -; nft list tables"],
+        input=told,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == ""
+    found = _results(batch, {"status": 1, "err": done.stderr, "out": ""})
+    assert [result is not None for result in found] == [False, True, False]
+    assert found[1]
+    assert "  input      line 3: add rule inet b nope accept\n" in str(_failure(batch, 1, found[1]))
 
 
 def test_an_ip_command_that_fails_is_told_with_its_line_and_how_to_repeat_it() -> None:
@@ -300,7 +352,7 @@ def test_an_ip_command_that_fails_is_told_with_its_line_and_how_to_repeat_it() -
     raw = {"status": 1, "err": "Error: Unknown device type.\nCommand failed -:2\n", "out": ""}
     failed = _results(batch, raw)[1]
     assert failed
-    assert str(_failure(batch.commands[1], 1, failed)) == (
+    assert str(_failure(batch, 1, failed)) == (
         "could not do link add name x type nonsense: ip exited 1\n"
         "  namespace  (the lab's own)\n"
         "  command    ip link add name x type nonsense\n"
@@ -313,9 +365,10 @@ def test_an_ip_command_that_fails_is_told_with_its_line_and_how_to_repeat_it() -
 
 
 def test_a_setting_that_fails_is_told_without_a_line() -> None:
-    (failed,) = _results(Batch((sysctl("a"),)), {"status": 1, "err": "", "out": "0"})
+    batch = Batch((sysctl("a"),))
+    (failed,) = _results(batch, {"status": 1, "err": "", "out": "0"})
     assert failed
-    assert str(_failure(sysctl("a"), 0, failed)) == (
+    assert str(_failure(batch, 0, failed)) == (
         "could not set x: sysctl exited 1\n"
         "  namespace  a\n"
         "  command    sysctl -qw net/x=1\n"

@@ -84,7 +84,11 @@ def test_a_command_that_was_not_run_has_no_status() -> None:
     ]
 
 
-RULES = Nft("a", "first", "load", "a")
+OWNER = "a#nat"
+RULES = Nft("a", "first", "load", OWNER)
+DROPPED = Nft("a", "delete", "take away", OWNER, ends=OWNER)
+BLOCK = Nft("a", "add element", "give ports", OWNER, slot="block 10.0.0.2")
+NO_BLOCK = evolve(BLOCK, ruleset="delete element")
 
 # Commands, each list a change; and those that made what is there in the end.
 FINAL = {
@@ -107,11 +111,13 @@ FINAL = {
         ["ip netns add a", "ip link set dev two up"],
     ),
     "of what nobody owns any more, nothing": ([[link("a", "lo")]], {}, []),
-    "of a ruleset, the last": (
-        [[made("a"), RULES], [evolve(RULES, ruleset="second")]],
+    "of a table that was dropped, nothing": ([[made("a"), RULES, BLOCK], [DROPPED]], {}, ["ip netns add a"]),
+    "of a table that was dropped, only its own": (
+        [[made("a"), RULES, evolve(RULES, owner="a#filter")], [DROPPED]],
         {},
         ["ip netns add a", "nft -f -"],
     ),
+    "of a namespace, nothing of the tables in it either": ([[made("a"), RULES, BLOCK], [gone("a")]], {}, []),
     "of a setting, the last; of another, its own": (
         [
             [made("a"), SetSysctl("a", "net/x", "1", "", "a"), SetSysctl("a", "net/y", "1", "", "a")],
@@ -135,9 +141,25 @@ def test_the_final_state_holds(case: str) -> None:
     assert words(final_state(records)) == expected
 
 
-def test_the_last_ruleset_is_the_one_that_stands() -> None:
-    records = journal_of([made("a"), RULES], [evolve(RULES, ruleset="second")]).records()
-    assert [record.input for record in final_state(records)] == ["", "second"]
+RULESETS = {
+    "the last that was loaded": ([[RULES], [DROPPED, evolve(RULES, ruleset="second")]], ["second"]),
+    "elements after it in their order": (
+        [[RULES, BLOCK], [DROPPED, RULES, BLOCK, evolve(BLOCK, slot="block 10.0.0.3", ruleset="other")]],
+        ["first", "add element", "other"],
+    ),
+    "in the place of what was taken back, what did that": (
+        [[RULES, BLOCK], [NO_BLOCK]],
+        ["first", "delete element"],
+    ),
+    "what was given again": ([[RULES, BLOCK], [NO_BLOCK], [BLOCK]], ["first", "add element"]),
+}
+
+
+@pytest.mark.parametrize("case", RULESETS)
+def test_of_rules_there_stands(case: str) -> None:
+    changes, expected = RULESETS[case]
+    records = journal_of([made("a")], *changes).records()
+    assert [record.input for record in final_state(records) if record.input] == expected
 
 
 @QUICK

@@ -5,14 +5,17 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 from hypothesis import given
 
 from patchbay.addressing.allocate import lay_out
 from patchbay.config.lab_file import Draft, draft_lab, read_lab
 from patchbay.errors import PatchbayError, SpecError
-from patchbay.model.lab import DeviceSpec, IfaceSpec, LabSpec, RouterSpec
+from patchbay.model.firewall import FirewallConfig
+from patchbay.model.lab import DeviceSpec, IfaceSpec, LabSpec, RouterPreset, RouterSpec
 from patchbay.model.link import Impairment, LinkPreset
+from patchbay.model.nat import NatConfig
 from tests.pure.labs import QUICK, labs
 
 EMPTY = "is empty; accepted: at least one [[router]]"
@@ -93,6 +96,9 @@ upstream = "loop"
 [[router]]
 name = "old"
 region = "us"
+nat = { mapping = "eim", port_allocation = "block", hairpin = 1 }
+firewall = { outbound_tcp = [0] }
+block_icmp_frag_needed = "no"
 
 [[router]]
 name = "four"
@@ -121,11 +127,16 @@ gateway = "four"
 """
 
 PROBLEMS = """
-router[0].preset: found 'hom'; accepted: 'home', 'datacenter', 'public'; did you mean 'home'?
+router[0].preset: found 'hom'; accepted: {presets}; did you mean 'home'?
 router[0].downlink.up.jitter: unknown key; accepted: {link_keys}; did you mean 'jitter_ms'?
 router[0].downlink.latency_ms: found -1; accepted: 0 to 60 000 ms
 router[1].upsteam: unknown key; accepted: {keys}; did you mean 'upstream'?
 router[2].name: is missing, and required
+router[4].nat.mapping: found 'eim'; accepted: {behaviors}
+router[4].nat.port_allocation: found 'block'; accepted: {ports}; did you mean 'block:1008'?
+router[4].nat.hairpin: found 1; accepted: true or false
+router[4].firewall.outbound_tcp: found [0]; accepted: "all", "none", or a list of ports from 1 to 65535
+router[4].block_icmp_frag_needed: found 'no'; accepted: true or false
 device.a.eth0.impair: found 'wify'; {wify}
 device.a.count: found an integer (0); accepted: 1 to 10000
 region.eu.ra_enabled: is not available in this version of patchbay
@@ -153,17 +164,20 @@ def test_all_problems_of_a_file_are_told_at_once(tmp_path: Path) -> None:
     file.write_text(EVERYTHING_WRONG, encoding="utf-8")
     with pytest.raises(SpecError) as raised:
         lay_out(read_lab(file))
-    presets = ", ".join(f"'{preset}'" for preset in LinkPreset)
+    links = ", ".join(f"'{preset}'" for preset in LinkPreset)
     expected = PROBLEMS.format(
+        presets=", ".join(f"'{preset}'" for preset in RouterPreset),
         keys=", ".join(field.name for field in RouterSpec.__attrs_attrs__),
+        behaviors="'endpoint-independent', 'address-dependent', 'address-and-port-dependent'",
+        ports="'preserve', 'random', 'sequential', 'block:N' with N from 1 to 64512",
         link_keys=", ".join(field.name for field in Impairment.__attrs_attrs__),
-        wify=f"accepted: {presets}, or a table such as {{ latency_ms = 20 }}; did you mean 'wifi'?",
+        wify=f"accepted: {links}, or a table such as {{ latency_ms = 20 }}; did you mean 'wifi'?",
         long="has 26 bytes; accepted: 1 to 15",
         routers="four, home, loop, old, six",
         own="in the same routing domain; accepted: a network of its own",
     )
     assert str(raised.value).splitlines() == [f"{file}:{line}" for line in expected.split("\n") if line]
-    assert len(raised.value.problems) == 24
+    assert len(raised.value.problems) == 29
 
 
 # There and back
@@ -174,8 +188,13 @@ def quoted(text: str) -> str:
 
 
 def value(wished: object) -> str:
-    if isinstance(wished, Impairment):
-        return "{ " + ", ".join(f"{key} = {value(said)}" for key, said in wished.said().items()) + " }"
+    if isinstance(wished, Impairment | NatConfig | FirewallConfig):
+        said = wished.said() if isinstance(wished, Impairment) else attrs.asdict(wished, recurse=False)
+        return "{ " + ", ".join(f"{key} = {value(each)}" for key, each in said.items()) + " }"
+    if isinstance(wished, tuple):
+        return f"[{', '.join(map(value, wished))}]"
+    if isinstance(wished, bool):
+        return str(wished).lower()
     return str(wished) if isinstance(wished, int | float) else quoted(str(wished))
 
 

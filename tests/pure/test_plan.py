@@ -3,6 +3,7 @@
 import copy
 from collections import Counter
 from collections.abc import Callable, Iterator
+from ipaddress import ip_interface
 from itertools import pairwise
 from random import Random
 from unittest.mock import patch
@@ -13,7 +14,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from patchbay.addressing.allocate import empty_layout, extend
-from patchbay.addressing.layout import IfaceLayout, Layout, NodeLayout, RouterLayout
+from patchbay.addressing.layout import IfaceLayout, Interface, Layout, NodeLayout, RouterLayout
 from patchbay.model.lab import LabSpec, Nat
 from patchbay.plan import change
 from patchbay.plan.change import between
@@ -106,6 +107,11 @@ def test_a_plan_makes_each_namespace_exactly_once(spec: LabSpec) -> None:
     assert carried_out(between(None, layout)).made == sorted(node.ns for node in layout.nodes())
 
 
+def pool_of(layout: Layout, node: NodeLayout) -> list[Interface]:
+    """What a port-block NAT has on its uplink beside the uplink's own."""
+    return list(map(ip_interface, layout.policy(node).pool)) if isinstance(node, RouterLayout) else []
+
+
 def bridge_of(layout: Layout, node: NodeLayout, iface: IfaceLayout) -> str:
     """The bridge that an uplink's port is in: that of its link, of the downlink above, or the LAN."""
     if link := layout.wires.get(("link", node.name, iface.name)):
@@ -122,7 +128,7 @@ def test_the_kernel_ends_up_with_the_addresses_and_macs_of_the_layout(spec: LabS
     for node in layout.nodes():
         links = kernel.namespaces[node.ns].links
         for iface in node.ifaces:
-            assert links[iface.name].addresses == {*iface.addresses}
+            assert links[iface.name].addresses == {*iface.addresses, *pool_of(layout, node)}
             assert links[iface.name].mac == iface.mac
             assert links[iface.name].mtu == (iface.mtu or 1500)
             assert links[iface.name].peer == (iface.router_ns, iface.port)
@@ -241,7 +247,7 @@ def reaches_exchange(layout: Layout, router: RouterLayout, version: int) -> bool
 
 def is_public(layout: Layout, router: RouterLayout, version: int) -> bool:
     while router.parent:
-        if version == 4 and router.nat is not Nat.NONE:
+        if version == 4 and layout.policy(router).nat is not Nat.NONE:
             return False
         router = layout.forwarders[router.parent]
     return True
@@ -254,22 +260,17 @@ def test_packets_find_their_way_to_every_public_address(spec: LabSpec) -> None:
     kernel = carried_out(between(None, layout))
     lan_of = {router.ns: router for router in layout.forwarders.values()}
     connected = [
-        (node.ns, address)
+        (node.ns, lan_of[iface.router_ns], address.ip)
         for node in layout.nodes()
         for iface in node.ifaces
-        for address in iface.addresses
+        for address in (*iface.addresses, *pool_of(layout, node))
         if reaches_exchange(layout, lan_of[iface.router_ns], address.version)
         and (isinstance(node, RouterLayout) or iface is node.default_iface(address.version))
     ]
-    for start, source in connected:
-        for target, address in connected:
-            shared = next(
-                i for n in layout.nodes() if n.ns == target for i in n.ifaces if address in i.addresses
-            )
-            if source.version == address.version and is_public(
-                layout, lan_of[shared.router_ns], address.version
-            ):
-                assert owner(kernel, address.ip, start) == target
+    for start, _, source in connected:
+        for target, above, address in connected:
+            if source.version == address.version and is_public(layout, above, address.version):
+                assert owner(kernel, address, start) == target
 
 
 ROUTER_NAMED_LIKE_A_PORT = """

@@ -69,9 +69,9 @@ def test_from_what_tc_said_one_tells(case: str) -> None:
 
 def test_without_netem_one_is_told_of_the_other_emulator() -> None:
     recording = RECORDED["a kernel without netem"]
-    command = tc(recording.lines[0])
-    (result,) = _results(Batch((command,)), {"status": 1, "err": recording.stderr, "out": ""})
+    batch = Batch((tc(recording.lines[0]),))
+    (result,) = _results(batch, {"status": 1, "err": recording.stderr, "out": ""})
     assert result
-    assert _failure(command, 0, result).hint == (
+    assert _failure(batch, 0, result).hint == (
         "the kernel has no sch_netem: open the lab with emulator='userspace' or 'auto'"
     )

@@ -138,7 +138,11 @@ BY_HAND = {
         SetSysctl(NsName("a"), "net/bridge/x", "0", "", NsName("a"), optional=True),
         "nsenter --net=/run/netns/a sysctl -eqw net/bridge/x=0",
     ),
-    "a ruleset": (Nft(NsName("a"), "table", "", NsName("a")), "nsenter --net=/run/netns/a nft -f -"),
+    "rules": (Nft(NsName("a"), "table", "", NsName("a")), "nsenter --net=/run/netns/a nft -f -"),
+    "rules in the place of others": (
+        Nft(NsName("a"), "add element", "", NsName("a#nat"), slot="block 10.0.0.2"),
+        "nsenter --net=/run/netns/a nft -f -",
+    ),
     "a file": (WriteFile("/run/a b", "x", "", NsName("a")), "tee '/run/a b'"),
 }
 
@@ -155,6 +159,10 @@ def test_each_kind_of_command_says_how_it_was_really_done_and_what_it_replaces()
         "a command of a node": ("as a line of ip -batch -", ""),
         "a setting": ("written through /proc/sys", "sysctl net/ipv4/ip_forward"),
         "a setting that need not be there": ("written through /proc/sys", "sysctl net/bridge/x"),
-        "a ruleset": ("", "ruleset"),
+        "rules": ("in one transaction with those of the namespace around it", ""),
+        "rules in the place of others": (
+            "in one transaction with those of the namespace around it",
+            "block 10.0.0.2",
+        ),
         "a file": ("written by the agent", "file /run/a b"),
     }

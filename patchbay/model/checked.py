@@ -1,0 +1,52 @@
+"""Values that users may write as in a file: read when they are made, with all told that is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from patchbay.errors import Problem, SpecError
+
+__all__ = ["flag", "leniently", "refuse", "refuse_wrong", "whole_number"]
+
+T = TypeVar("T")
+Read = Callable[[object], Any]
+
+
+def refuse(value: object, accepted: str) -> SpecError:
+    """The error of a value that is not accepted."""
+    return SpecError([Problem("", f"found {value!r}; accepted: {accepted}")])
+
+
+def leniently(read: Callable[[object], T], value: object) -> T:
+    """The value as read; as it is where that cannot be, for `refuse_wrong` to tell of."""
+    try:
+        return read(value)
+    except SpecError:
+        return value  # type: ignore[return-value]
+
+
+def refuse_wrong(value: object, readers: Mapping[str, Read]) -> None:
+    """Raises `SpecError` with every field of `value` that its reader cannot read."""
+    problems = []
+    for name, read in readers.items():
+        try:
+            read(getattr(value, name))
+        except SpecError as error:
+            problems += [Problem(name, problem.message) for problem in error.problems]
+    if problems:
+        raise SpecError(problems)
+
+
+def flag(value: object) -> bool:
+    """True or false, and nothing that is like it."""
+    if type(value) is not bool:
+        raise refuse(value, "true or false")
+    return value
+
+
+def whole_number(value: object, low: int, high: int, unit: str) -> int:
+    """An integer of that range."""
+    if type(value) is not int or not low <= value <= high:
+        raise refuse(value, f"whole {unit} from {low} to {high}")
+    return value

@@ -1,0 +1,196 @@
+"""What a NAT is: how it maps, what it lets in, which ports it gives, and for how long."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from attrs import field, frozen
+
+from patchbay.errors import did_you_mean
+from patchbay.model.checked import flag, leniently, refuse, refuse_wrong, whole_number
+
+__all__ = [
+    "FIRST_PORT",
+    "NAT_PRESETS",
+    "PORTS",
+    "Behavior",
+    "Nat",
+    "NatConfig",
+    "PortAllocation",
+    "config_of",
+    "named",
+]
+
+# RFC 4787 REQ-3b, RFC 6056: what a NAT gives out beside ports that it preserves: 1024 to 65535.
+FIRST_PORT = 1024
+PORTS = 65536 - FIRST_PORT
+
+# The kernel counts timeouts in jiffies, and conntrack in 32 bits of them.
+_LONGEST_TIMEOUT = 2_000_000
+
+
+class Behavior(StrEnum):
+    """Of a mapping, what else it depends on than the inside endpoint; of filtering, what has to be known
+    of a remote endpoint before its packets are let in (RFC 4787 sections 4.1 and 5).
+    """
+
+    ENDPOINT_INDEPENDENT = "endpoint-independent"
+    ADDRESS_DEPENDENT = "address-dependent"
+    ADDRESS_AND_PORT_DEPENDENT = "address-and-port-dependent"
+
+    @property
+    def short(self) -> str:
+        """`EI`, `AD` or `APD`, as in EIM and APDF."""
+        return "".join(word[0] for word in self.value.split("-") if word != "and").upper()
+
+
+@frozen
+class PortAllocation:
+    """Which outside port a new mapping gets: `preserve`, `random`, `sequential`, or of a `block` of so many.
+
+    Raises `SpecError`.
+    """
+
+    kind: str
+    block: int | None = None
+
+    def __attrs_post_init__(self) -> None:
+        size = self.block
+        plain = self.kind in _KINDS and size is None
+        if not plain and not (self.kind == "block" and type(size) is int and 1 <= size <= PORTS):
+            raise refuse(str(self), _ALLOCATIONS)
+
+    def __str__(self) -> str:
+        return f"{self.kind}" if self.block is None else f"{self.kind}:{self.block}"
+
+    @classmethod
+    def read(cls, value: object) -> PortAllocation:
+        """What it is by its name. Raises `SpecError`."""
+        if isinstance(value, cls):
+            return value
+        if not isinstance(value, str):
+            raise refuse(value, _ALLOCATIONS)
+        kind, _, size = value.partition(":")
+        if kind == "block" and size.isascii() and size.isdigit() and len(size) < 9:
+            return cls(kind, int(size))
+        if value not in _KINDS:
+            raise refuse(value, f"{_ALLOCATIONS}{did_you_mean(value, (*_KINDS, 'block:1008'))}")
+        return cls(value)
+
+
+_KINDS = ("preserve", "random", "sequential")
+_ALLOCATIONS = f"'preserve', 'random', 'sequential', 'block:N' with N from 1 to {PORTS}"
+
+
+def _read_behavior(value: object) -> Behavior:
+    if not isinstance(value, str) or value not in list(Behavior):
+        hint = did_you_mean(value, list(Behavior)) if isinstance(value, str) else ""
+        raise refuse(value, ", ".join(f"'{each}'" for each in Behavior) + hint)
+    return Behavior(value)
+
+
+def _read_protocols(value: object) -> tuple[str, ...]:
+    found = list(value) if isinstance(value, list | tuple | set | frozenset) else []
+    if not found or any(each not in ("tcp", "udp") for each in found) or len(set(found)) != len(found):
+        raise refuse(value, "a list of 'tcp', 'udp', or both")
+    return tuple(sorted(found))
+
+
+def _read_seconds(value: object) -> int:
+    return whole_number(value, 1, _LONGEST_TIMEOUT, "seconds")
+
+
+def _behavior(value: object) -> Behavior:
+    return leniently(_read_behavior, value)
+
+
+def _allocation(value: object) -> PortAllocation:
+    return leniently(PortAllocation.read, value)
+
+
+def _protocols(value: object) -> tuple[str, ...]:
+    return leniently(_read_protocols, value)
+
+
+@frozen
+class NatConfig:
+    """A NAT of IPv4 (RFC 4787 for UDP, 5382 for TCP, 5508 for ICMP). The defaults are those of `home`.
+
+    `mapping` is what an outside port stands for: the inside endpoint alone, or towards one remote
+    address, or towards one remote endpoint. `filtering` is which remote endpoints may send to it: any, those
+    at an address that the inside endpoint has sent to, or those that it has sent to. `port_allocation`
+    is "preserve" (the inside port where it is free, else a random one), "random", "sequential", or "block:N"
+    (N ports of its own for each inside host); ports given out are 1024 to 65535. `hairpin`: whether inside
+    hosts reach each other by outside addresses (RFC 4787 REQ-9).
+
+    Idle mappings expire after `udp_timeout` seconds, of UDP that was answered and has lasted for 2 s after
+    `udp_stream_timeout`, of an established TCP connection after `tcp_established_timeout` (others after 240,
+    RFC 5382 REQ-5, or after the same where that is less). `protocols` are those that follow mapping and
+    filtering; TCP or UDP without is translated as it comes, and only answers come in.
+
+    All may be given as strings. Raises `SpecError`.
+    """
+
+    mapping: Behavior = field(default=Behavior.ENDPOINT_INDEPENDENT, converter=_behavior)
+    filtering: Behavior = field(default=Behavior.ADDRESS_AND_PORT_DEPENDENT, converter=_behavior)
+    port_allocation: PortAllocation = field(default=PortAllocation("preserve"), converter=_allocation)
+    hairpin: bool = False
+    udp_timeout: int = 30
+    udp_stream_timeout: int = 300
+    tcp_established_timeout: int = 7440
+    protocols: tuple[str, ...] = field(default=("tcp", "udp"), converter=_protocols)
+
+    def __attrs_post_init__(self) -> None:
+        refuse_wrong(self, _READERS)
+
+
+_READERS = {
+    "mapping": _read_behavior,
+    "filtering": _read_behavior,
+    "port_allocation": PortAllocation.read,
+    "hairpin": flag,
+    "udp_timeout": _read_seconds,
+    "udp_stream_timeout": _read_seconds,
+    "tcp_established_timeout": _read_seconds,
+    "protocols": _read_protocols,
+}
+
+
+class Nat(StrEnum):
+    """What a router does to the IPv4 addresses of packets that leave by its uplink, by a name."""
+
+    NONE = "none"
+    HOME = "home"
+    FULL_CONE = "full-cone"
+    ADDRESS_RESTRICTED = "address-restricted"
+    CORPORATE = "corporate"
+    CLOUD_NAT = "cloud-nat"
+    CGNAT = "cgnat"
+    SYMMETRIC_PREDICTABLE = "symmetric-predictable"
+
+
+_EI, _AD, _APD = Behavior
+_RANDOM, _SEQUENTIAL = PortAllocation("random"), PortAllocation("sequential")
+
+# The table of docs/behaviour.md. 30 s for UDP without an answer is the kernel's and OpenWrt's default
+# (RFC 4787 REQ-5 asks for 2 minutes), 7440 s is RFC 5382 REQ-5. 350 s is AWS's NAT gateway.
+NAT_PRESETS: dict[Nat, NatConfig] = {
+    Nat.HOME: NatConfig(),
+    Nat.FULL_CONE: NatConfig(filtering=_EI, hairpin=True),
+    Nat.ADDRESS_RESTRICTED: NatConfig(filtering=_AD),
+    Nat.CORPORATE: NatConfig(_APD, _APD, _RANDOM, False, 30, 120, 3600),
+    Nat.CLOUD_NAT: NatConfig(_APD, _APD, _RANDOM, False, 30, 350, 350),
+    # RFC 6888: REQ-7 asks for endpoint-independent filtering, blocks are those of REQ-14.
+    Nat.CGNAT: NatConfig(_EI, _EI, PortAllocation("block", 1008), hairpin=True),
+    Nat.SYMMETRIC_PREDICTABLE: NatConfig(_APD, _APD, _SEQUENTIAL, False, 30, 120, 3600),
+}
+
+
+def config_of(nat: Nat | NatConfig) -> NatConfig | None:
+    """What a NAT does; None for the one that does nothing."""
+    return nat if isinstance(nat, NatConfig) else NAT_PRESETS.get(nat)
+
+
+def named(nat: Nat | NatConfig) -> Nat | NatConfig:
+    """The preset that is the same as `nat`, or `nat` itself."""
+    return next((preset for preset, config in NAT_PRESETS.items() if config == nat), nat)
