@@ -15,7 +15,7 @@ from typing import NamedTuple
 LAYERS = (
     *("errors", "model", "config", "addressing", "tools", "plan"),
     *("sandbox", "execute", "record", "emulator", "nat64", "services"),
-    *("lab", "sim", "report", "server", "pytest_plugin"),
+    *("lab", "testing", "sim", "report", "server", "pytest_plugin"),
 )
 PURE = frozenset({"model", "config", "addressing", "tools", "plan"})
 # Modules that reach out of the program: effects, the clock, chance.

@@ -9,6 +9,8 @@ import typer
 
 from patchbay_cli.doctor import doctor
 from patchbay_cli.inspect import inspect, run_in, shell
+from patchbay_cli.nat_matrix import nat_matrix
+from patchbay_cli.natcheck import natcheck
 from patchbay_cli.plan import plan
 from patchbay_cli.run import run
 from patchbay_cli.trace import trace
@@ -31,6 +33,8 @@ app.command()(inspect)
 # So that `--` may be left out where the command's own options are none of ours.
 app.command("run-in", context_settings={"ignore_unknown_options": True})(run_in)
 app.command()(shell)
+app.command()(natcheck)
+app.command("nat-matrix")(nat_matrix)
 app.command()(doctor)
 
 

@@ -14,7 +14,7 @@ from tests.cli.conftest import Cli
 def test_help_names_every_command(cli: Cli) -> None:
     done = cli("--help")
     assert done.returncode == 0
-    for command in ("run", "plan", "trace", "inspect", "run-in", "shell", "doctor"):
+    for command in ("run", "plan", "trace", "inspect", "run-in", "shell", "natcheck", "nat-matrix", "doctor"):
         assert f"  {command}" in done.stdout
         assert cli(command, "--help").returncode == 0
 
@@ -70,7 +70,7 @@ def test_trace_in_other_formats_and_of_one_node(
     sysctl = next(record for record in records if record["tool"] == "sysctl")
     assert sysctl["how"] == "written through /proc/sys"
     one = json.loads(cli("trace", lab_file, "--format", "json", "--node", "home router").stdout)
-    assert {record["owner"] for record in one} == {"home-router"}
+    assert {record["owner"].partition("#")[0] for record in one} == {"home-router"}
     table = cli("trace", lab_file, "--format", "table", env=environment).stdout
     assert "ip netns add laptop" in table
     unknown = cli("trace", lab_file, "--node", "labtop")
@@ -183,3 +183,11 @@ def test_a_bad_file_ends_plainly_and_leaves_nothing(
     assert str(path) in done.stderr
     assert "Traceback" not in done.stderr
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_the_page_of_pairs_of_nats_is_what_the_command_computes(cli: Cli) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "nat-matrix.md").read_text()
+    done = cli("nat-matrix", "--theory")
+    tables = [line for line in done.stdout.splitlines() if line.startswith(("|", "#"))]
+    assert len(tables) > 40
+    assert [line for line in page.splitlines() if line.startswith(("|", "#"))] == tables
