@@ -1,0 +1,1 @@
+"""A package, as the wheel of pystun3 installs one of the same name, which would be found first."""
