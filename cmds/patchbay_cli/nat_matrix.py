@@ -28,7 +28,7 @@ def nat_matrix(
         bool,
         typer.Option(
             "--measure/--theory",
-            help="Try each pair in a lab too, for half a minute, and fail where it is not as computed.",
+            help="Try each pair in a lab too, for some seconds, and fail where it is not as computed.",
         ),
     ] = True,
 ) -> None:

@@ -97,7 +97,11 @@ def _in_node(node: str, inspect: str | None, words: Sequence[str]) -> None:
     """The same command as a process of the node; does not come back."""
     from patchbay_cli.inspect import run_in
 
-    run_in(node, [sys.executable, "-m", "patchbay_cli.main", "natcheck", *words], inspect)
+    try:
+        run_in(node, [sys.executable, "-m", "patchbay_cli.main", "natcheck", *words], inspect)
+    except typer.Exit as end:
+        # Its own 1 is for a node or a lab that is not there: here that is bad input, as in the help.
+        raise typer.Exit(end.exit_code and 2) from None
 
 
 def _endpoint(text: str) -> tuple[str, int]:

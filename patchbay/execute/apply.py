@@ -11,6 +11,7 @@ import trio
 from attrs import frozen
 
 from patchbay.errors import CommandFailed, LabDiedError
+from patchbay.execute.batches import Batch, batches, step
 from patchbay.model.names import IfName, NsName
 from patchbay.plan.plan import Plan, Stage
 from patchbay.sandbox import wire
@@ -24,35 +25,16 @@ from patchbay.tools.commands import (
     Helper,
     Ip,
     Nft,
-    SetSysctl,
     Tc,
-    WriteFile,
     by_hand,
     in_namespace,
 )
 
-__all__ = ["Batch", "Outcome", "Result", "apply", "apply_now", "batches"]
+__all__ = ["Outcome", "Result", "apply", "apply_now"]
 
 Lanes = list[list["Batch"]]
 
 _HELPERS_AT_ONCE = 24
-
-
-@frozen
-class Batch:
-    """Commands that one tool runs together."""
-
-    commands: tuple[Command, ...]
-
-    @property
-    def forgiving(self) -> bool:
-        """Whether errors of single commands may be none: then all of them are tried."""
-        return any(isinstance(command, Ip | Tc) and command.tolerate for command in self.commands)
-
-    @property
-    def lane(self) -> str:
-        """Batches of one lane keep their order."""
-        return self.commands[0].ns or ""
 
 
 @frozen
@@ -71,52 +53,6 @@ class Result:
 
     status: int
     stderr: str = ""
-
-
-def batches(commands: Sequence[Command]) -> Iterator[Batch]:
-    """Runs of commands that one tool in one namespace can do at once."""
-    group: list[Command] = []
-    for command in commands:
-        if group and not _together(group[-1], command):
-            yield Batch(tuple(group))
-            group = []
-        group.append(command)
-    if group:
-        yield Batch(tuple(group))
-
-
-def _together(one: Command, other: Command) -> bool:
-    if type(one) is not type(other) or isinstance(one, CheckQdiscs | Helper | EndHelper):
-        return False
-    # The agent writes settings and files of any namespace; a tool runs in one.
-    return one.ns == other.ns if isinstance(one, Ip | Tc | Nft) else True
-
-
-def step(batch: Batch) -> list[Any]:
-    """The batch as the agent reads it."""
-    first = batch.commands[0]
-    if isinstance(first, Ip | Tc):
-        argv = [first.tool, *(["-force"] if batch.forgiving else []), "-batch", "-"]
-        return [
-            "try" if batch.forgiving else "exec",
-            first.ns,
-            argv,
-            "".join(" ".join(c.args) + "\n" for c in batch.commands if isinstance(c, Ip | Tc)),
-        ]
-    if isinstance(first, CheckQdiscs):
-        return ["exec", first.ns, list(first.argv), ""]
-    if isinstance(first, Nft):
-        return ["exec", first.ns, list(first.argv), _ruleset(batch)]
-    if isinstance(first, SetSysctl):
-        return [
-            "sysctl",
-            [[c.ns, c.name, c.value, c.optional] for c in batch.commands if isinstance(c, SetSysctl)],
-        ]
-    return ["write", [[c.path, c.content] for c in batch.commands if isinstance(c, WriteFile)]]
-
-
-def _ruleset(batch: Batch) -> str:
-    return "".join(command.ruleset for command in batch.commands if isinstance(command, Nft))
 
 
 async def apply(sandbox: Sandbox, helpers: Helpers, plan: Plan, done: list[Outcome]) -> None:
@@ -345,7 +281,9 @@ def _failed_rule(batch: Batch, stderr: str) -> tuple[int, int | None, str]:
     """The number of the command that nft complains of, the line of it, and what is there."""
     match = re.search(r":(\d+):\d+(?:-\d+)?: Error", stderr)
     if match is None:
-        return 0, None, ""
+        # Then it is about the whole: most likely the largest.
+        sizes = [len(command.stdin) for command in batch.commands]
+        return sizes.index(max(sizes)), None, ""
     line = int(match[1])
     for number, command in enumerate(batch.commands):
         lines = command.stdin.splitlines()

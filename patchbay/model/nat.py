@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 
+import attrs
 from attrs import field, frozen
 
-from patchbay.errors import did_you_mean
+from patchbay.errors import Problem, SpecError, did_you_mean
 from patchbay.model.checked import flag, leniently, refuse, refuse_wrong, whole_number
 
 __all__ = [
@@ -19,6 +21,7 @@ __all__ = [
     "PortAllocation",
     "config_of",
     "named",
+    "read_nat",
 ]
 
 # RFC 4787 REQ-3b, RFC 6056: what a NAT gives out beside ports that it preserves: 1024 to 65535.
@@ -168,6 +171,11 @@ class Nat(StrEnum):
     CGNAT = "cgnat"
     SYMMETRIC_PREDICTABLE = "symmetric-predictable"
 
+    @property
+    def config(self) -> NatConfig | None:
+        """What it does, to be evolved: `attrs.evolve(Nat.HOME.config, hairpin=True)`; None of `NONE`."""
+        return NAT_PRESETS.get(self)
+
 
 _EI, _AD, _APD = Behavior
 _RANDOM, _SEQUENTIAL = PortAllocation("random"), PortAllocation("sequential")
@@ -184,6 +192,21 @@ NAT_PRESETS: dict[Nat, NatConfig] = {
     Nat.CGNAT: NatConfig(_EI, _EI, PortAllocation("block", 1008), hairpin=True),
     Nat.SYMMETRIC_PREDICTABLE: NatConfig(_APD, _APD, _SEQUENTIAL, False, 30, 120, 3600),
 }
+
+
+def read_nat(value: object) -> Nat | NatConfig:
+    """A NAT by its name, as itself, or as a dict of the fields of a `NatConfig`. Raises `SpecError`."""
+    if isinstance(value, NatConfig):
+        return named(value)
+    if isinstance(value, str) and value in list(Nat):
+        return Nat(value)
+    if isinstance(value, Mapping):
+        known = attrs.fields_dict(NatConfig)
+        if unknown := [key for key in value if key not in known]:
+            raise SpecError([Problem(str(unknown[0]), f"unknown key; accepted: {', '.join(known)}")])
+        return named(NatConfig(**value))
+    hint = did_you_mean(value, list(Nat)) if isinstance(value, str) else ""
+    raise refuse(value, ", ".join(f"'{each}'" for each in Nat) + hint)
 
 
 def config_of(nat: Nat | NatConfig) -> NatConfig | None:

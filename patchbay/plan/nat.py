@@ -38,7 +38,7 @@ def nat_table(router: RouterLayout, policy: PolicyLayout) -> Table | None:
     if config is None or outside is None:
         chains = tuple(_generation(zone))
         return Table("nat", chains) if chains else None
-    nat = Traits(config, zone, str(outside.ip), tuple(map(str, policy.pool)), policy.port_mapping)
+    nat = Traits(config, zone, str(outside.ip), policy.port_mapping)
     return Table(
         "nat",
         (*_zones(nat), *_incoming(nat), *_forward(nat), _input(nat), *port_chains(nat), *memory_chains(nat)),
@@ -47,19 +47,24 @@ def nat_table(router: RouterLayout, policy: PolicyLayout) -> Table | None:
 
 
 def block_elements(router: RouterLayout, policy: PolicyLayout) -> Iterator[tuple[str, str]]:
-    """(inside address, elements) of each host that has a block of ports, as nft commands without `add`.
+    """(what it is about, elements), as nft commands without `add`: of each outside address of a port-block
+    NAT, and of each host that has a block.
 
     By the host: its outside address, and the upper byte of its ports, page by page.
     """
     config = config_of(policy.nat)
     size = config.port_allocation.block if config else None
-    if size is None or router.uplink is None:
+    own = of_version(router.uplink.addresses, 4) if router.uplink else None
+    if size is None or own is None:
         return
+    for address in (own.ip, *policy.pool):
+        yield f"outside {address}", f"outside {{ {address} }}\n"
     for host, number in policy.blocks.items():
         block = block_of(router, policy, size, number)
         first = block.first // 256
         each = ", ".join(f"{host} . {page} : {first + page}" for page in range(pages(size)))
-        yield str(host), f"outside_address {{ {host} : {block.outside} }}\npage {{ {each} }}\n"
+        elements = f"outside_address {{ {host} : {block.outside} }}\npage {{ {each} }}\n"
+        yield f"block {host}", elements
 
 
 def _generation(zone: int) -> Iterator[Chain]:

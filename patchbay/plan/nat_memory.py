@@ -119,6 +119,7 @@ def _inbound(nat: Traits) -> _Kept:
 
 def memory_sets(nat: Traits) -> Iterator[Set]:
     if nat.blocks:
+        yield Set("outside", "ipv4_addr")
         yield Set("outside_address", "ipv4_addr", "ipv4_addr")
         # Of two bytes: `ip ttl` stands for any.
         yield Set("page", "ip saddr . ip ttl", "ip ttl", typeof=True)

@@ -19,7 +19,7 @@ def join(*parts: str) -> str:
 
 @frozen
 class Traits:
-    """A configuration at a router: `outside` is its own address, `pool` are those it has besides, `zone` is
+    """A configuration at a router: `outside` is the first of its addresses, `zone` is
     the first of two conntrack zones that its connections are in. `maps_ports`: whether inside hosts ask for
     ports besides.
     """
@@ -27,7 +27,6 @@ class Traits:
     config: NatConfig
     zone: int
     outside: str
-    pool: tuple[str, ...] = ()
     maps_ports: bool = False
 
     @property
@@ -79,7 +78,8 @@ class Traits:
 
     @property
     def outsides(self) -> str:
-        return f"{{ {', '.join((self.outside, *self.pool))} }}"
+        """Its outside addresses. A set where they become more with the hosts, so that the rules stay."""
+        return "@outside" if self.blocks else f"{{ {self.outside} }}"
 
     @property
     def address(self) -> str:

@@ -159,13 +159,13 @@ def _blocks(router: RouterLayout, before: PolicyLayout | None, after: PolicyLayo
     there = dict(block_elements(router, before)) if before else {}
     wanted = dict(block_elements(router, after))
     why, owner = f"give hosts below router '{router.name}' ports of their own", _owner(router, "nat")
-    for host in sorted(there.keys() - wanted.keys()):
+    for what in sorted(there.keys() - wanted.keys()):
         # An element that is not there cannot be deleted; that it is there is not known when undoing.
-        text = _elements("add", there[host]) + _elements("delete", there[host])
-        yield Nft(router.ns, text, why, owner, slot=f"block {host}")
-    for host, elements in wanted.items():
-        if host not in there:
-            yield Nft(router.ns, _elements("add", elements), why, owner, slot=f"block {host}")
+        text = _elements("add", there[what]) + _elements("delete", there[what])
+        yield Nft(router.ns, text, why, owner, slot=what)
+    for what, elements in wanted.items():
+        if what not in there:
+            yield Nft(router.ns, _elements("add", elements), why, owner, slot=what)
 
 
 def _elements(verb: str, elements: str) -> str:

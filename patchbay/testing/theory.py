@@ -11,16 +11,20 @@ different things differ.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from attrs import frozen
 
-from patchbay.model.nat import NAT_PRESETS, Behavior, Nat, NatConfig
+from patchbay.model.nat import NAT_PRESETS, Behavior, Nat, NatConfig, read_nat
 from patchbay.testing.report import NatReport
 
 __all__ = ["Expectation", "connects", "differences", "matrix", "predict"]
 
 _EI, _AD, _APD = Behavior
+
+# As everywhere: a preset by its name or itself, a configuration, or a dict of its fields.
+AnyNat = Nat | NatConfig | Mapping[str, Any] | str
 
 
 @frozen
@@ -41,7 +45,7 @@ class Expectation:
         return self.ports == "preserve"
 
 
-def predict(nat: Nat | NatConfig, protocol: str = "udp") -> Expectation:
+def predict(nat: AnyNat, protocol: str = "udp") -> Expectation:
     """What must be seen of a NAT by one protocol, behind an otherwise open path.
 
     A protocol that does not follow mapping and filtering (`NatConfig.protocols`) is taken for the least that
@@ -118,7 +122,7 @@ class _Side:
         return any(remote == source and self.mapped(remote) == at for remote in sent_to)
 
 
-def connects(a: Nat | NatConfig, b: Nat | NatConfig, protocol: str = "udp") -> bool:
+def connects(a: AnyNat, b: AnyNat, protocol: str = "udp") -> bool:
     """Whether hole punching through a rendezvous server works between a host behind `a` and one behind `b`,
     two NATs with no NAT in common (RFC 5128 section 3.3, and 3.4 for TCP).
 
@@ -138,28 +142,30 @@ def _reaches(sender: _Side, receiver: _Side) -> bool:
     return receiver.lets_in(sender.mapped(known), known, sent_to=(server, told))
 
 
-def _side(host: str, nat: Nat | NatConfig, protocol: str) -> _Side:
+def _side(host: str, nat: AnyNat, protocol: str) -> _Side:
     config = _config(nat)
     # Without a NAT, what others see is the endpoint itself, and nothing is kept out.
     return _Side(host, _EI, _EI) if config is None else _Side(host, *_behavior(config, protocol))
 
 
-def _config(nat: Nat | NatConfig) -> NatConfig | None:
-    return nat if isinstance(nat, NatConfig) else NAT_PRESETS.get(nat)
+def _config(nat: AnyNat) -> NatConfig | None:
+    read = read_nat(nat)
+    return read if isinstance(read, NatConfig) else NAT_PRESETS.get(read)
 
 
 def _behavior(config: NatConfig, protocol: str) -> tuple[Behavior, Behavior]:
     return (config.mapping, config.filtering) if protocol in config.protocols else (_APD, _APD)
 
 
-def matrix(nats: Iterable[Nat | NatConfig], protocol: str = "udp") -> list[list[str]]:
+def matrix(nats: Iterable[AnyNat], protocol: str = "udp") -> list[list[str]]:
     """Who connects to whom, for printing: a row of headings, then one for each, of "yes" and "no"."""
     listed = list(nats)
     rows = [[_label(a), *("yes" if connects(a, b, protocol) else "no" for b in listed)] for a in listed]
     return [["", *map(_label, listed)], *rows]
 
 
-def _label(nat: Nat | NatConfig) -> str:
+def _label(nat: AnyNat) -> str:
+    nat = read_nat(nat)
     if isinstance(nat, Nat):
         return str(nat)
     return f"{nat.mapping.short}M {nat.filtering.short}F"

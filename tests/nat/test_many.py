@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
 
+import patchbay
 from patchbay import Device, NatConfig
 from patchbay.model.nat import Behavior
 from tests.nat.talk import SOON, Endpoint, Inside, connects, endpoint_of, hear, net, udp
@@ -61,6 +63,46 @@ async def test_two_hundred_devices_of_a_carrier_keep_out_of_each_others_ports() 
 def extent(seen: set[Endpoint]) -> tuple[int, int]:
     ports = [port for _, port in seen]
     return min(ports), max(ports)
+
+
+async def test_a_host_that_comes_changes_no_mapping_of_others() -> None:
+    """Also where the NAT needs one more outside address for it."""
+    async with net() as world:
+        hosts = await world.add_nat(NatConfig(EI, EI, "block:32000"))
+        router, ends = world.routers[0], [Inside(host, "udp", 5000) for host in hosts]
+        outside = [await end.seen_by(world.endpoints[0]) for end in ends]
+        newcomer = await world.lab.add_device("newcomer", uplink=router)
+        # Before the old ones send again, and so would be known again.
+        for end, mapped in zip(ends, outside, strict=True):
+            with udp(world.stranger) as sock:
+                await sock.sendto(b"hello", mapped)
+                assert (await hear(end.udp))[0] == b"hello"
+        assert [await end.seen_by(world.endpoints[3]) for end in ends] == outside
+        another = await Inside(newcomer, "udp", 5000).seen_by(world.endpoints[0])
+        assert another[0] not in {ip for ip, _ in outside}
+
+
+async def test_a_carrier_with_many_customers_forgets_them_and_goes_on() -> None:
+    """More than one transaction of nft may be long, where there is no real root."""
+    spec = {"router": [{"name": "dc", "preset": "datacenter"}, {"name": "isp", "preset": "isp-cgnat"}]}
+    customers = {f"c{each}": {"eth0": {"gateway": "isp"}} for each in range(700)}
+    with trio.fail_after(60):
+        async with patchbay.open_lab(
+            {**spec, "device": {"s": {"eth0": {"gateway": "dc"}}, **customers}}
+        ) as lab:
+            isp, seen = lab.router("isp"), []
+            async with lab.device("s").reflector() as reflector:
+                for change in (
+                    isp.flush_nat_state,
+                    partial(isp.set_nat_mode, "home"),
+                    partial(isp.set_nat_mode, "cgnat"),
+                ):
+                    await change()
+                    some = (lab.device(name) for name in ("c0", "c350", "c699"))
+                    seen.append([(await device.probe_udp_mapping(reflector))[0] for device in some])
+        assert len(set(seen[0])) == 3
+        assert seen[0] == seen[2]
+        assert set(seen[1]) == {str(isp.uplink_ip)}
 
 
 async def test_a_block_that_is_used_up_drops_new_flows_and_leaves_old_ones_alone() -> None:

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable
 
-from patchbay.execute.apply import Outcome, Result, batches
+from patchbay.execute.apply import Outcome, Result
+from patchbay.execute.batches import batches
 from patchbay.plan.plan import Plan
 from patchbay.record.journal import Journal, Record
 from patchbay.tools.commands import Command, Helper, Ip, Nft, SetSysctl, Tc, WriteFile

@@ -6,7 +6,7 @@ from random import Random
 
 from patchbay.addressing.allocate import extend
 from patchbay.addressing.layout import Layout, RouterLayout
-from patchbay.execute.apply import batches
+from patchbay.execute.batches import batches
 from patchbay.lab.policies import forgotten, with_firewall, with_nat
 from patchbay.model.lab import DeviceSpec, IfaceSpec, LabSpec
 from patchbay.plan.change import between

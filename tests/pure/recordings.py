@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 from attrs import frozen
 
-from patchbay.execute.apply import Batch, _results
+from patchbay.execute.apply import _results
+from patchbay.execute.batches import Batch
 from patchbay.model.names import NsName
 from patchbay.tools.commands import Command, Ip, Tc
 

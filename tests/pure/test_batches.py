@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from patchbay.execute.apply import Batch, Result, _failure, _results, batches, step
+from patchbay.execute.apply import Result, _failure, _results
+from patchbay.execute.batches import Batch, batches, step
 from patchbay.model.names import NsName
 from patchbay.tools.commands import CheckQdiscs, Command, EndHelper, Helper, Nft, SetSysctl, WriteFile
 from tests.pure.recordings import A, Recording, ip, results, tc
@@ -375,3 +376,14 @@ def test_a_setting_that_fails_is_told_without_a_line() -> None:
         "  stderr     (nothing)\n"
         "  repeat     nsenter --net=/run/netns/a sysctl -qw net/x=1"
     )
+
+
+def test_what_is_too_long_for_one_transaction_goes_in_several_with_the_rules_first() -> None:
+    rules = Nft(A, "table inet nat {\n}\n", "load rules", A)
+    elements = [Nft(A, f"add element inet nat page {{ {each:0500} }}\n", "add", A) for each in range(300)]
+    first, *others = batches([rules, *elements])
+    assert first.commands[0] == rules
+    assert [command for batch in (first, *others) for command in batch.commands] == [rules, *elements]
+    # 208 KiB is what a user namespace may send at once by default, and an element is four times its text.
+    assert all(4 * sum(len(c.stdin) for c in batch.commands) <= 208 * 1024 for batch in (first, *others))
+    assert len(others) < 4

@@ -88,7 +88,12 @@ def test_no_two_hosts_have_a_port_of_an_address_in_common(size: int, hosts: int)
 def test_the_elements_of_a_host_put_its_block_together_from_two_bytes(size: int, hosts: int) -> None:
     layout = lab(size, hosts)
     blocks = blocks_of(layout, size)
-    for host, text in block_elements(*found(layout)):
+    elements = dict(block_elements(*found(layout)))
+    hosts_of = {what.removeprefix("block "): text for what, text in elements.items() if "block " in what}
+    addresses = {f"outside {{ {block.outside} }}\n" for block in blocks.values()}
+    assert addresses <= {text for what, text in elements.items() if what.startswith("outside ")}
+    assert len(hosts_of) == hosts
+    for host, text in hosts_of.items():
         outside, page = text.splitlines()
         block = blocks[IPv4Address(host)]
         assert outside == f"outside_address {{ {host} : {block.outside} }}"

@@ -10,7 +10,8 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patchbay.execute.apply import Batch, Outcome, Result
+from patchbay.execute.apply import Outcome, Result
+from patchbay.execute.batches import Batch
 from patchbay.model.lab import LabSpec
 from patchbay.plan.change import between
 from patchbay.record.journal import Journal, Record, final_state, read_records, to_line

@@ -67,7 +67,7 @@ def test_another_nat_is_one_transaction_that_drops_the_table_and_loads_it(wished
     changed = plan(LAB, nat(wished))
     ((ns, texts),) = transactions(changed)
     assert ns == NS
-    elements = [("add", "nat")] * 6 if wished is BLOCKS else []
+    elements = [("add", "nat")] * 7 if wished is BLOCKS else []
     assert verbs(texts) == [("create", "nat"), ("delete", "nat"), ("define", "nat"), *elements]
     # All of a stage that begins when everything else is done.
     (stage,) = changed.stages
@@ -307,7 +307,8 @@ def test_the_owner_of_all_rules_of_a_nat_is_the_table() -> None:
     for command in plan(LAB, nat(BLOCKS)):
         if isinstance(command, Nft):
             assert command.owner == f"{NS}#nat"
-            assert command.slot.startswith("block ") or command.ruleset.startswith("table inet nat")
+            element = command.slot.startswith(("block ", "outside "))
+            assert element or command.ruleset.startswith("table inet nat")
 
 
 def test_every_command_says_what_for_it_is_run() -> None:

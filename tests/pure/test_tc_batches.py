@@ -2,7 +2,8 @@
 
 import pytest
 
-from patchbay.execute.apply import Batch, _failure, _results
+from patchbay.execute.apply import _failure, _results
+from patchbay.execute.batches import Batch
 from patchbay.plan.aspects import GONE
 from tests.pure.recordings import Recording, results, tc
 

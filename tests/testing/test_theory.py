@@ -11,6 +11,7 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
+from patchbay.errors import SpecError
 from patchbay.model.nat import Behavior, Nat, NatConfig, PortAllocation
 from patchbay.testing import NatReport, connects, differences, matrix, predict, theory
 
@@ -128,3 +129,16 @@ def test_theory_knows_nothing_of_what_makes_nats() -> None:
     imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     ours = {module for module in imported if module and module.startswith("patchbay")}
     assert ours == {"patchbay.model.nat", "patchbay.testing.report"}
+
+
+def test_a_nat_may_be_said_in_all_the_ways_in_which_a_router_is_given_one() -> None:
+    fields = {"mapping": "endpoint-independent", "filtering": "endpoint-independent"}
+    assert connects("home", "home")
+    assert connects({**fields, "hairpin": True}, "corporate")
+    assert predict("cgnat") == predict(Nat.CGNAT) == predict(Nat.CGNAT.config)
+
+
+@pytest.mark.parametrize("wrong", ["hoem", None, 1, {"maping": "address-dependent"}, {"mapping": "eim"}])
+def test_what_is_no_nat_is_refused(wrong: object) -> None:
+    with pytest.raises(SpecError):
+        connects(wrong, "none")  # type: ignore[arg-type]

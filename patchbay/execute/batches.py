@@ -1,0 +1,99 @@
+"""Commands grouped: those that one process of a tool can do at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from attrs import frozen
+
+from patchbay.tools.commands import (
+    CheckQdiscs,
+    Command,
+    EndHelper,
+    Helper,
+    Ip,
+    Nft,
+    SetSysctl,
+    Tc,
+    WriteFile,
+)
+
+__all__ = ["Batch", "batches", "step"]
+
+# Characters. The rules of a router are up to 20,000.
+_TRANSACTION = 50_000
+
+
+@frozen
+class Batch:
+    """Commands that one tool runs together."""
+
+    commands: tuple[Command, ...]
+
+    @property
+    def forgiving(self) -> bool:
+        """Whether errors of single commands may be none: then all of them are tried."""
+        return any(isinstance(command, Ip | Tc) and command.tolerate for command in self.commands)
+
+    @property
+    def lane(self) -> str:
+        """Batches of one lane keep their order."""
+        return self.commands[0].ns or ""
+
+
+def batches(commands: Sequence[Command]) -> Iterator[Batch]:
+    """Runs of commands that one tool in one namespace can do at once."""
+    group: list[Command] = []
+    for command in commands:
+        if group and not (_together(group[-1], command) and _fits(group, command)):
+            yield Batch(tuple(group))
+            group = []
+        group.append(command)
+    if group:
+        yield Batch(tuple(group))
+
+
+def _together(one: Command, other: Command) -> bool:
+    if type(one) is not type(other) or isinstance(one, CheckQdiscs | Helper | EndHelper):
+        return False
+    # The agent writes settings and files of any namespace; a tool runs in one.
+    return one.ns == other.ns if isinstance(one, Ip | Tc | Nft) else True
+
+
+def _fits(group: Sequence[Command], command: Command) -> bool:
+    """Whether a transaction of nft is not too long for what a user namespace may send at once.
+
+    That is net.core.wmem_max, 208 KiB by default, and twice that in the kernel's reckoning (socket(7)). An
+    element in four times its text is the worst that was seen. Rules that belong together come first.
+    """
+    if not isinstance(command, Nft):
+        return True
+    return sum(len(each.stdin) for each in (*group, command)) <= _TRANSACTION
+
+
+def step(batch: Batch) -> list[Any]:
+    """The batch as the agent reads it."""
+    first = batch.commands[0]
+    if isinstance(first, Ip | Tc):
+        argv = [first.tool, *(["-force"] if batch.forgiving else []), "-batch", "-"]
+        return [
+            "try" if batch.forgiving else "exec",
+            first.ns,
+            argv,
+            "".join(" ".join(c.args) + "\n" for c in batch.commands if isinstance(c, Ip | Tc)),
+        ]
+    if isinstance(first, CheckQdiscs):
+        return ["exec", first.ns, list(first.argv), ""]
+    if isinstance(first, Nft):
+        return ["exec", first.ns, list(first.argv), _ruleset(batch)]
+    if isinstance(first, SetSysctl):
+        return [
+            "sysctl",
+            [[c.ns, c.name, c.value, c.optional] for c in batch.commands if isinstance(c, SetSysctl)],
+        ]
+    return ["write", [[c.path, c.content] for c in batch.commands if isinstance(c, WriteFile)]]
+
+
+def _ruleset(batch: Batch) -> str:
+    return "".join(command.ruleset for command in batch.commands if isinstance(command, Nft))
