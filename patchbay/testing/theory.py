@@ -165,7 +165,8 @@ def matrix(nats: Iterable[AnyNat], protocol: str = "udp") -> list[list[str]]:
 
 
 def _label(nat: AnyNat) -> str:
-    nat = read_nat(nat)
+    # A configuration goes by its class, though it may be that of a preset.
+    nat = nat if isinstance(nat, NatConfig) else read_nat(nat)
     if isinstance(nat, Nat):
         return str(nat)
     return f"{nat.mapping.short}M {nat.filtering.short}F"
