@@ -132,6 +132,18 @@ def test_what_differs_is_told_of(case: str) -> None:
     assert found(EVERYTHING, shown) == [f"wire1-near: {said}"]
 
 
+def test_a_delay_that_tc_shows_a_microsecond_short_is_what_was_asked_for() -> None:
+    """Seen with 6.12 and iproute2 6.1: 0.1 ms comes back as 9.9e-05 s."""
+    shown = copy.deepcopy(recorded()["latency alone"]["shown"])
+    netem_of(shown)["limit"] = wanted_of(Impairment(latency_ms=0.1))[0].limit
+    netem_of(shown)["delay"]["delay"] = 9.9e-05
+    assert found(Impairment(latency_ms=0.1), shown) == []
+    netem_of(shown)["delay"]["delay"] = 9.7e-05
+    assert found(Impairment(latency_ms=0.1), shown) == [
+        "wire1-near: asked for delay 0.0001; the kernel has 9.7e-05"
+    ]
+
+
 def test_a_bucket_that_nobody_asked_for_is_told_of() -> None:
     shown = recorded()["no option but loss"]["shown"] + recorded()["every option"]["shown"][1:]
     assert found(Impairment(loss_pct=1), shown) == [
