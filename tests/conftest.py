@@ -1,8 +1,21 @@
+"""What holds for every test: its programs end with it, and it tells of the machine when it fails."""
+
+from __future__ import annotations
+
 from collections.abc import Iterator
 
 import pytest
 
 from tests.ordinary_user import OrdinaryUser, open_ordinary_user
+from tests.processes import end_groups
+
+pytest_plugins = ["tests.leftovers", "tests.machine"]
+
+
+@pytest.fixture(autouse=True)
+def started_programs_end() -> Iterator[None]:
+    yield
+    end_groups()
 
 
 @pytest.fixture(scope="session")
