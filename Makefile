@@ -8,8 +8,10 @@
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
 python := .venv/bin/python
+jobs ?= $(shell nproc)
+side_by_side := $(python) -m pytest -n $(jobs) --dist loadgroup
 
-.PHONY: help setup run test check kernel bench pins clean purge
+.PHONY: help setup run test quick check kernel mutants bench pins clean purge
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,8 +21,15 @@ setup: .venv/.ready ## install what is missing: system packages by apt, Python p
 run: .venv/.ready ## set up, then run every sim in sims/
 	.venv/bin/patchbay run sims/
 
+# What measures runs after the rest, so that nothing runs beside it. A failure of one does not hide the other's.
 test: check kernel ## set up, then check, then run all tests
-	$(python) -m pytest
+	@status=0; set -x; \
+	$(side_by_side) --ignore tests/test_structure.py -m 'not measures' || status=$$?; \
+	$(python) -m pytest -m measures || status=$$?; \
+	exit $$status
+
+quick: .venv/.ready ## set up, then run the tests that need no namespaces, in seconds
+	$(side_by_side) -m 'not kernel'
 
 check: .venv/.ready ## set up, then lint, format, types and structure
 	$(python) -m ruff check .
@@ -30,6 +39,9 @@ check: .venv/.ready ## set up, then lint, format, types and structure
 
 kernel: .venv/.ready ## set up, then build a kernel with netem for the tests, if this machine's has none
 	./setup.sh kernel
+
+mutants: .venv/.ready kernel ## set up, then see that wrong emulators are caught, ten times of ten: half an hour
+	$(python) -m tests.mutants --times 10
 
 bench: .venv/.ready .venv/.packages-bench kernel ## set up, then measure how fast labs are built, and links
 	$(python) tests/bench/run.py

@@ -37,13 +37,15 @@ packages() {
             "  apt-get install --no-install-recommends $*" "then call make again."
         root=sudo
     fi
-    # A machine that has just booted may be upgrading itself: wait for dpkg's lock.
-    apt="$root env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=300"
+    # A machine that has just booted may be upgrading itself: wait for dpkg's lock. Nothing but apt-get itself is
+    # run by sudo, for whoever may run nothing else; without a terminal no package asks anything.
+    export DEBIAN_FRONTEND=noninteractive
+    apt="$root apt-get -q -y -o DPkg::Lock::Timeout=300"
     # A third party's broken source must not stop us; the install says what really cannot be had.
-    $apt update || true
+    $apt update </dev/null || true
     # A server that tests start in their labs; Debian would start one of the machine's own as well.
-    [ ! -d /run/systemd/system ] || case " $* " in *" coturn "*) $root systemctl mask coturn.service ;; esac
-    $apt install --no-install-recommends "$@"
+    [ ! -d /run/systemd/system ] || case " $* " in *" coturn "*) $root systemctl mask coturn.service || true ;; esac
+    $apt install --no-install-recommends "$@" </dev/null
 }
 
 # Debian's python3 comes without ensurepip, and a pyenv shim may lead nowhere: ask the interpreter itself.

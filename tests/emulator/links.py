@@ -6,15 +6,15 @@ import contextlib
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
-
-import trio
 
 import patchbay
 from patchbay.lab.node import Node
 from patchbay.sandbox.process import NodeProcess
+from tests.judging import Best, satisfy
+from tests.patience import DEADLINE
 
 ROOT = Path(patchbay.__path__[0]).parent
 DEV, ROUTER = "10.0.0.2", "10.0.0.1"
@@ -118,8 +118,9 @@ class Link:
             yield control
 
     async def ping(self, count: int = 1, *options: str, check: bool = True) -> list[float]:
-        """The round-trip times in ms of the answers, from dev to router."""
-        argv = ["ping", "-n", "-c", str(count), "-i", "0.01", "-W", "1", *options, ROUTER]
+        """The round-trip times in ms of the answers, from dev to router; with `check` there must be some."""
+        wait = DEADLINE if check else 0.2
+        argv = ["ping", "-n", "-c", str(count), "-i", "0.01", "-W", str(wait), *options, ROUTER]
         words = (await self.run("dev", *argv, check=check)).split()
         return [float(word.removeprefix("time=")) for word in words if word.startswith("time=")]
 
@@ -128,14 +129,17 @@ class Link:
 async def open_link(*, capped: bool = False, mtu: int = 1500) -> AsyncIterator[Link]:
     """The link without its relay. `capped`: no frame stands for several, as where conditions apply."""
     env = {"MTU": str(mtu), "CAP": "gso_max_segs 1" if capped else ""}
-    with trio.fail_after(60):
-        async with patchbay.open_lab() as lab:
-            await lab.ix.run(["sh", "-c", _TOPOLOGY], env=env)
-            yield Link(lab.ix)
+    async with patchbay.open_lab() as lab:
+        await lab.ix.run(["sh", "-c", _TOPOLOGY], env=env)
+        yield Link(lab.ix)
 
 
-async def until(holds: Callable[[], Awaitable[bool]], within: float = 10) -> None:
-    """Wait for a condition, with a bound."""
-    with trio.fail_after(within):
-        while not await holds():
-            await trio.sleep(0.01)
+async def expect_ping(link: Link, floor: float, ceiling: float) -> int:
+    """A ping takes `floor` ms or more, and at the best no more than `ceiling`. Return how many were sent."""
+    judge = Best(floor, ceiling, "ms")
+
+    async def sample() -> None:
+        judge.values += await link.ping(5)
+
+    await satisfy(judge, sample)
+    return len(judge.values)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,11 @@ import trio
 
 import patchbay
 from patchbay.lab.lab import Lab
-from tests.links.measuring import Flow, Pings, open_links, ping, tcp_rate
+from tests.judging import All, Best, satisfy
+from tests.leftovers import descendants
+from tests.links.measuring import Flow, Pings, expect_round_trip, open_links, ping
+from tests.links.rates import expect_rate, tcp, udp
+from tests.patience import DEADLINE, await_until
 
 pytestmark = pytest.mark.kernel
 
@@ -24,8 +29,15 @@ async def relays(lab: Lab) -> list[int]:
     return [int(pid) for pid in found.stdout.split()]
 
 
+async def until_relays(lab: Lab, number: int) -> None:
+    async def are_as_many() -> bool:
+        return len(await relays(lab)) == number
+
+    await await_until(are_as_many, f"{number} relays")
+
+
 async def until_event(lab: Lab, kind: str) -> dict[str, Any]:
-    with trio.fail_after(5):
+    with trio.fail_after(DEADLINE):
         async for event in lab.events():
             if event.kind == kind:
                 return dict(event.fields)
@@ -37,16 +49,22 @@ async def carrier(node: patchbay.Node) -> bool:
     return "NO-CARRIER" not in json.loads(said.stdout)[0]["flags"]
 
 
+async def has_lost_its_carrier(node: patchbay.Node) -> bool:
+    return not await carrier(node)
+
+
+@pytest.mark.ordinary
 async def test_there_is_one_relay_for_each_link_with_a_condition_and_none_without() -> None:
     async with open_links("userspace", {"a": "wifi", "b": None, "c": {"up": {"loss_pct": 1}}}) as lab:
         assert len(await relays(lab)) == 2
         await lab.device("a").set_link_condition("eth0", None)
-        assert len(await relays(lab)) == 1
+        await until_relays(lab, 1)
         await lab.device("b").set_link_condition("eth0", "wifi")
         await lab.router("r-b").set_downlink_condition("wifi")
-        assert len(await relays(lab)) == 3
+        await until_relays(lab, 3)
 
 
+@pytest.mark.ordinary
 async def test_a_relay_that_dies_takes_the_link_down_and_the_lab_says_so(tmp_path: Path) -> None:
     with pytest.raises(patchbay.LinkLostError, match="the relay of the link of device 'd' on eth0 ended"):
         async with open_links("userspace", {"d": "wifi"}, run_dir=tmp_path) as lab:
@@ -57,9 +75,7 @@ async def test_a_relay_that_dies_takes_the_link_down_and_the_lab_says_so(tmp_pat
             told = await until_event(lab, "link_down")
             assert (told["node"], told["iface"]) == ("d", "eth0")
             assert "killed" in told["reason"]
-            with trio.fail_after(5):
-                while await carrier(device):
-                    pass
+            await await_until(partial(has_lost_its_carrier, device))
             assert not (await ping(device, server, 2, 0.1, 0.3)).times
             with pytest.raises(patchbay.LinkLostError, match="nothing counts any more"):
                 await device.link_stats("eth0")
@@ -82,21 +98,25 @@ async def test_a_lost_link_comes_back_when_its_condition_is_set_again() -> None:
         assert "link_down" not in lab.state()["devices"]["d"]["ifaces"][0]
 
 
-def own_relays() -> set[int]:
-    """The relays of this process's labs, in this machine's numbers."""
-    argv = ["ps", "-e", "-o", "pid=,ppid=,comm="]
-    lines = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines()
-    parents = {int(pid): int(parent) for pid, parent, *_ in map(str.split, lines)}
-    found = {int(line.split()[0]) for line in lines if line.split()[2] == "relay"}
-    return {pid for pid in found if parents.get(parents.get(parents[pid], 0), 0) == os.getpid()}
+def relays_of(lab: Lab) -> list[int]:
+    """The lab's relays, in this machine's numbers."""
+    found = []
+    for pid in descendants(lab._session.sandbox.pid):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if Path(f"/proc/{pid}/comm").read_text() == "relay\n":
+                found.append(pid)
+    return found
 
 
+@pytest.mark.ordinary
 async def test_a_lab_that_ends_ends_its_relays() -> None:
-    async with open_links("userspace", {"d": "wifi"}):
-        (pid,) = await trio.to_thread.run_sync(own_relays)
-    with trio.fail_after(5):
-        while Path(f"/proc/{pid}").exists():
-            await trio.sleep(0.001)
+    async with open_links("userspace", {"d": "wifi"}) as lab:
+        (pid,) = relays_of(lab)
+        ends = os.pidfd_open(pid)
+    # pidfd_open(2): readable once the process has ended.
+    with trio.fail_after(DEADLINE):
+        await trio.lowlevel.wait_readable(ends)
+    os.close(ends)
 
 
 async def test_adding_a_device_whose_link_cannot_be_leaves_the_lab_as_it_was(
@@ -111,14 +131,15 @@ async def test_adding_a_device_whose_link_cannot_be_leaves_the_lab_as_it_was(
             with pytest.raises(patchbay.CommandFailed, match="could not condition the link of device 'late'"):
                 await lab.add_device("late", uplink=router, link="wifi")
         assert lab.state() == before
-        assert not await relays(lab)
+        await until_relays(lab, 0)
         late = await lab.add_device("late", uplink=router, link={"latency_ms": 10})
-        assert (await ping(late, lab.device("server").ip, 5)).median == pytest.approx(20, abs=2)
+        await expect_round_trip(late, lab.device("server").ip, 20)
 
 
 # -- traces
 
 
+@pytest.mark.measures
 async def test_a_trace_is_the_rate_of_its_direction(tmp_path: Path) -> None:
     """One packet of 1514 bytes each millisecond is 12.1 Mbit/s; three in four, 9.1."""
     (tmp_path / "even").write_text("".join(f"{ms}\n" for ms in range(1, 101)))
@@ -126,20 +147,29 @@ async def test_a_trace_is_the_rate_of_its_direction(tmp_path: Path) -> None:
     link = {"up": {"trace": str(tmp_path / "even")}, "down": {"trace": str(tmp_path / "odd")}}
     async with open_links("userspace", {"d": link}) as lab:
         device, server = lab.device("d"), lab.device("server")
-        assert await tcp_rate(device, server) == pytest.approx(12.112, rel=0.05)
-        assert await tcp_rate(device, server, "-R") == pytest.approx(12.112, rel=0.05)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(expect_rate, udp, device, server, 12.112)
+            nursery.start_soon(expect_rate, udp, server, device, 12.112)
+        await expect_rate(tcp, device, server, 12.112)
         assert len(await Flow(device, server).send_many(100)) == 100
 
 
+@pytest.mark.measures
 async def test_packets_wait_for_the_opportunities_of_a_trace(tmp_path: Path) -> None:
     """Nothing is delivered in the second half of each 400 ms."""
     (tmp_path / "pauses").write_text("".join(f"{ms}\n" for ms in range(1, 200)) + "400\n")
     async with open_links("userspace", {"d": {"up": {"trace": str(tmp_path / "pauses")}}}) as lab:
-        pings = await ping(lab.device("d"), lab.device("server").ip, 120, 0.01)
-    waited = [ms for ms in pings.times if ms > 20]
-    assert len(pings.times) == 120
-    assert 0.3 <= len(waited) / 120 <= 0.7
-    assert 150 <= max(waited) <= 205
+        longest = Best(0, 205, "ms")
+        # A ping that the machine holds up may miss the beginning of each pause.
+        missed = Best(0, 50, "ms of the pause")
+
+        async def sample() -> None:
+            pings = await ping(lab.device("d"), lab.device("server").ip, 120, 0.01, DEADLINE)
+            assert len(pings.times) == 120
+            longest.values.append(max(pings.times))
+            missed.values.append(max(0, 200 - max(pings.times)))
+
+        await satisfy(All([longest, missed]), sample)
 
 
 async def test_a_trace_takes_the_relay_even_where_the_kernel_was_asked_for(tmp_path: Path) -> None:
@@ -167,4 +197,6 @@ async def test_the_trace_of_a_lab_starts_its_relays_by_hand(tmp_path: Path) -> N
     words = ["nsenter", "--net=/run/netns/d", "ping", "-n", "-c5", "-i.1", str(target)]
     argv = ["sh", str(tmp_path / "lab.sh"), *words]
     done = await trio.run_process(argv, env=by_hand(), capture_stdout=True)
-    assert Pings(done.stdout.decode(), 5).median == pytest.approx(80, abs=3)
+    times = Pings(done.stdout.decode(), 5).times
+    assert min(times) >= 80 - 0.05
+    assert min(times) < 120  # what it was before it was changed is 40, what is beside it less than 1

@@ -10,7 +10,8 @@ import os
 
 import pytest
 
-from tests.links.measuring import host_has_netem
+from patchbay_vm.kernel import host_has_netem
+from tests import mutants
 
 ENVIRONMENT = "PATCHBAY_EMULATORS"
 
@@ -29,3 +30,10 @@ collect_ignore = [] if "netem" in emulators() else ["test_read_back.py"]
 @pytest.fixture(params=emulators())
 def emulator(request: pytest.FixtureRequest) -> str:
     return str(request.param)
+
+
+@pytest.fixture(autouse=True)
+def mutated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Be wrong on purpose where `make mutants` asks for it."""
+    if name := os.environ.get(mutants.ENVIRONMENT):
+        mutants.apply(name, monkeypatch)

@@ -1,71 +1,49 @@
-"""What the tests of links share: labs whose links they choose, and other people's tools as judges."""
+"""What the tests of links share: labs whose links they choose, pings, and numbered datagrams."""
 
 from __future__ import annotations
 
 import contextlib
-import json
-import math
 import re
 import socket
 import statistics
-import subprocess
+import struct
 from collections.abc import AsyncIterator, Mapping
-from functools import cache
 from typing import Any
 
 import trio
 
 import patchbay
 from patchbay.lab.lab import Lab
+from tests.judging import Delay, Spread, binomial, satisfy
 
-# An Ethernet frame: what rates are of.
-HEADER = 14
-TCP_PAYLOAD, TCP_FRAME = 1448, 1514
-UDP_PAYLOAD = 1400
-UDP_FRAME = UDP_PAYLOAD + 8 + 20 + HEADER
 UDP_SEGMENT = 103  # include/uapi/linux/udp.h
-MOST_SEGMENTS = 40
+IP_RECVERR = 11  # include/uapi/linux/in.h
+# include/uapi/linux/net_tstamp.h, include/uapi/asm-generic/socket.h
+SO_TIMESTAMPNS, SO_TIMESTAMPING = 35, 37
+TX_SOFTWARE, REPORT_SOFTWARE, OPT_ID, OPT_TSONLY = 1 << 1, 1 << 4, 1 << 7, 1 << 11
 
-
-@cache
-def host_has_netem() -> bool:
-    argv = [
-        "unshare",
-        "--user",
-        "--map-root-user",
-        "--net",
-        "tc",
-        "qdisc",
-        "add",
-        "dev",
-        "lo",
-        "root",
-        "netem",
-    ]
-    return subprocess.run([*argv, "delay", "1ms"], capture_output=True, check=False).returncode == 0
+BESIDE, OPPOSITE = "beside", "opposite"
+"""Two devices with perfect links, in every lab of `open_links`: the control of each measurement."""
 
 
 @contextlib.asynccontextmanager
-async def open_links(
-    emulator: str, links: Mapping[str, Any], *, bound: float = 120, **options: Any
-) -> AsyncIterator[Lab]:
-    """A server, and a device for each of `links`, each behind a public router of its own, without NAT."""
+async def open_links(emulator: str, links: Mapping[str, Any], **options: Any) -> AsyncIterator[Lab]:
+    """A server, a device for each of `links` behind a public router without NAT, and the control."""
+    every = {**links, BESIDE: None}
     topology: dict[str, Any] = {
         "router": [
-            {"name": "dc", "preset": "datacenter"},
-            *({"name": f"r-{name}", "preset": "datacenter"} for name in links),
+            {"name": name, "preset": "datacenter"} for name in ("dc", *(f"r-{each}" for each in every))
         ],
         "device": {
-            "server": {"eth0": {"gateway": "dc"}},
+            **{name: {"eth0": {"gateway": "dc"}} for name in ("server", OPPOSITE)},
             **{
                 name: {"eth0": {"gateway": f"r-{name}", **({"link": link} if link is not None else {})}}
-                for name, link in links.items()
+                for name, link in every.items()
             },
         },
     }
-    with trio.fail_after(bound):
-        async with patchbay.open_lab(topology, emulator=emulator, **options) as lab:
-            yield lab
+    async with patchbay.open_lab(topology, emulator=emulator, **options) as lab:
+        yield lab
 
 
 # -- ping
@@ -114,6 +92,21 @@ async def ping(
     return Pings(done.stdout.decode(), count)
 
 
+async def expect_round_trip(source: patchbay.Node, target: object, asked: float, count: int = 5) -> None:
+    """The way there and back delays by `asked` ms more than the lab's perfect links do."""
+    judge, lab = Delay(asked), source.lab
+
+    async def ping_into(times: list[float], node: patchbay.Node, to: object) -> None:
+        times += (await ping(node, to, count)).times
+
+    async def sample() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ping_into, judge.times, source, target)
+            nursery.start_soon(ping_into, judge.control, lab.device(BESIDE), lab.device(OPPOSITE).ip)
+
+    await satisfy(judge, sample, f"from {source.name} to {target}")
+
+
 # -- datagrams
 
 
@@ -139,6 +132,11 @@ class Flow:
         assert self._out.sendto(data, self._to) == len(data)
         self._out.setsockopt(socket.SOL_UDP, UDP_SEGMENT, 0)
 
+    async def hear(self) -> None:
+        """Wait until something has come, and take it."""
+        await trio.lowlevel.wait_readable(self._in)
+        self.take()
+
     def take(self) -> None:
         with contextlib.suppress(BlockingIOError):
             while True:
@@ -154,87 +152,115 @@ class Flow:
         for start in range(0, count, burst):
             for number in range(start, min(start + burst, count)):
                 self.send(number)
-            await trio.sleep(pause)
+            await trio.sleep(pause)  # the distance of bursts
             self.take()
         # What is sent last arrives last. It may be lost too, so it is sent until it is there.
         self._ends += 1
         end = (1 << 31) + self._ends
         while self.arrived.count(end) < ends:
             self.send(end)
-            await trio.sleep(0.01)
+            await trio.sleep(0.01)  # the distance of end marks
             self.take()
         return [number for number in self.arrived if number < 1 << 31]
 
 
-def binomial(sent: int, probability: float, *, sigmas: float = 4.5) -> tuple[float, float]:
-    """Between which numbers all but one in 150,000 outcomes lie."""
-    spread = sigmas * math.sqrt(sent * probability * (1 - probability)) + 1
-    return sent * probability - spread, sent * probability + spread
+async def expect_lost(
+    source: patchbay.Node, target: patchbay.Node, sent: int, probability: float, pause: float = 0.002
+) -> None:
+    """Of `sent` datagrams as many are lost as asked for, and the others keep their order.
 
-
-# -- iperf3
-
-
-async def iperf(
-    source: patchbay.Node, server: patchbay.Node, *options: str, port: int = 5201
-) -> dict[str, Any]:
-    """What a client in `source` says at its end of a server for it alone."""
-    async with server.open_process(
-        ["iperf3", "-s", "-1", "-p", str(port), "--forceflush"], stdout=subprocess.PIPE
-    ) as process:
-        heard = b""
-        while b"Server listening" not in heard:
-            heard += await process.stdout.receive_some()
-        argv = ["iperf3", "-J", "-c", str(server.ip), "-p", str(port), *options]
-        done = await source.run(argv, capture_stdout=True, check=False)
-    answer: dict[str, Any] = json.loads(done.stdout)
-    assert "error" not in answer, answer["error"]
-    return answer["end"]  # type: ignore[no-any-return]
-
-
-async def tcp_rate(
-    source: patchbay.Node, server: patchbay.Node, *options: str, seconds: int = 4, port: int = 5201
-) -> float:
-    """Mbit/s of frames that arrive, once the connection is at its speed."""
-    end = await iperf(source, server, "-O", "1", "-t", str(seconds), *options, port=port)
-    return float(end["sum_received"]["bits_per_second"]) * TCP_FRAME / TCP_PAYLOAD / 1e6
-
-
-async def udp_rate(
-    source: patchbay.Node, target: patchbay.Node, offered: float, *, seconds: float = 2, settle: float = 1
-) -> float:
-    """Mbit/s of frames that reach the target's interface, by its own counter, of the `offered`.
-
-    They are handed to the kernel many at a time (UDP_SEGMENT, udp(7)): a system call for each is more
-    than a kernel under emulation can do.
+    The sender goes on only after the receiver has looked, so no buffer of the machine overflows and all that
+    is lost is the link's: no noise breaks either bound.
     """
-    with (
-        source.socket(socket.AF_INET, socket.SOCK_DGRAM) as out,
-        target.socket(socket.AF_INET, socket.SOCK_DGRAM) as sink,
-    ):
-        sink.bind(("0.0.0.0", 0))
-        out.setsockopt(socket.SOL_UDP, UDP_SEGMENT, UDP_PAYLOAD)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_send_evenly, out, (str(target.ip), sink.getsockname()[1]), offered)
-            await trio.sleep(settle)
-            began, first = trio.current_time(), await _received_bytes(target)
-            await trio.sleep(seconds)
-            took, last = trio.current_time() - began, await _received_bytes(target)
-            nursery.cancel_scope.cancel()
-    return (last - first) * 8 / took / 1e6
+    # Every send succeeds (see Flow.send), whatever becomes of the datagram.
+    arrived = await Flow(source, target).send_many(sent, pause=pause)
+    least, most = binomial(sent, probability)
+    assert least <= sent - len(arrived) <= most, (
+        f"{sent - len(arrived)} of {sent} lost, asked for {probability:.2%}"
+    )
+    assert arrived == sorted(arrived)
 
 
-async def _send_evenly(out: socket.socket, to: tuple[str, int], offered: float) -> None:
-    began, sent = trio.current_time(), 0
-    while True:
-        due = int((trio.current_time() - began) * offered * 1e6 / 8 / UDP_FRAME) - sent
-        for start in range(0, due, MOST_SEGMENTS):
-            with contextlib.suppress(BlockingIOError):
-                out.sendto(b"." * (UDP_PAYLOAD * min(MOST_SEGMENTS, due - start)), to)
-        sent += due
-        await trio.sleep(0.01)
+class Stamped:
+    """Datagrams from one node to another, with the kernel's own times of their leaving and arriving."""
+
+    def __init__(self, source: patchbay.Node, target: patchbay.Node) -> None:
+        self._out = source.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        # Each time comes on the error queue with the number of the datagram, counted by the kernel.
+        flags = TX_SOFTWARE | REPORT_SOFTWARE | OPT_ID | OPT_TSONLY
+        self._out.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPING, flags)
+        self._in = target.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._in.bind(("0.0.0.0", 0))
+        self._in.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        self._out.setblocking(False)
+        self._in.setblocking(False)
+        self._to = (str(target.ip), self._in.getsockname()[1])
+        self._sent = 0
+        self._left: dict[int, int] = {}
+        self._came: dict[int, int] = {}
+
+    def send(self) -> None:
+        self._out.sendto(self._sent.to_bytes(4, "big"), self._to)
+        self._sent += 1
+
+    @property
+    def delays(self) -> dict[int, float]:
+        """ms from leaving to arriving, by number, of what has arrived."""
+        self._take()
+        return {number: (self._came[number] - self._left[number]) / 1e6 for number in self._came}
+
+    def _take(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                _, ancillary, _, _ = self._out.recvmsg(0, 512, socket.MSG_ERRQUEUE)
+                found = {(level, kind): data for level, kind, data in ancillary}
+                # struct sock_extended_err (ip(7)): the number is in ee_data.
+                (number,) = struct.unpack_from("=12xI", found[socket.SOL_IP, IP_RECVERR])
+                # Every later veth on the way reports as well, while the packet is still its sender's.
+                self._left.setdefault(number, _nanoseconds(found[socket.SOL_SOCKET, SO_TIMESTAMPING]))
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                data, ((_, _, stamp),), _, _ = self._in.recvmsg(4, 64)
+                self._came[int.from_bytes(data, "big")] = _nanoseconds(stamp)
 
 
-async def _received_bytes(node: patchbay.Node) -> int:
-    said = await node.run(["ip", "-s", "-j", "link", "show", "dev", "eth0"], capture_stdout=True)
-    return int(json.loads(said.stdout)[0]["stats64"]["rx"]["bytes"])
+def _nanoseconds(timespec: bytes) -> int:
+    seconds, nanoseconds = struct.unpack_from("=qq", timespec)
+    return int(seconds) * 1_000_000_000 + int(nanoseconds)
+
+
+async def expect_one_way(source: patchbay.Node, target: patchbay.Node, asked: float) -> None:
+    """The way from one node to another delays by `asked` ms more than the lab's perfect links do."""
+    judge, lab = Delay(asked), source.lab
+    flow, control = Stamped(source, target), Stamped(lab.device(BESIDE), lab.device(OPPOSITE))
+
+    async def sample() -> None:
+        for _ in range(10):
+            flow.send()
+            control.send()
+            await trio.sleep(0.01)  # the distance of packets
+        judge.times, judge.control = [*flow.delays.values()], [*control.delays.values()]
+
+    await satisfy(judge, sample, f"from {source.name} to {target.name}")
+
+
+async def expect_spread(
+    ends: tuple[patchbay.Node, patchbay.Node],
+    steady: tuple[patchbay.Node, patchbay.Node],
+    low: float,
+    high: float,
+    samples: int = 200,
+) -> None:
+    """One-way delays between `ends` are even from `low` to `high` ms; `steady` is a path of one delay."""
+    judge, flow, control = Spread(low, high, samples), Stamped(*ends), Stamped(*steady)
+
+    async def sample() -> None:
+        for _ in range(50):
+            flow.send()
+            control.send()
+            # Further apart than jitter moves them, so that keeping the order changes no delay.
+            await trio.sleep((high - low) / 1000 + 0.001)
+        delays, beside = flow.delays, control.delays
+        judge.pairs = [(delays[number], beside[number]) for number in delays.keys() & beside.keys()]
+
+    await satisfy(judge, sample, f"from {ends[0].name} to {ends[1].name}")

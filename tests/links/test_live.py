@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,7 +13,9 @@ import trio
 
 import patchbay
 from patchbay.lab.lab import Lab
-from tests.links.measuring import Flow, Pings, open_links, ping
+from tests.judging import All, Best, satisfy
+from tests.links.measuring import BESIDE, OPPOSITE, Flow, Pings, expect_round_trip, open_links, ping
+from tests.patience import DEADLINE, await_until
 
 pytestmark = pytest.mark.kernel
 
@@ -30,27 +33,36 @@ STEPS: list[Any] = [
 ]
 
 
+@pytest.mark.measures
 async def test_a_change_acts_on_the_next_packet(emulator: str) -> None:
+    """The first ping after each change takes the new time."""
+    latencies = (50, 5, 150, 0, 30)
+    judges = [Best(2 * ms - 0.05, 2 * ms + 8, "ms") for ms in latencies]
     async with open_links(emulator, {"d": {"latency_ms": 10}}) as lab:
         device, server = lab.device("d"), lab.device("server").ip
-        for latency in (50, 5, 150, 0, 30):
-            await device.set_link_condition("eth0", {"latency_ms": latency})
-            first = await ping(device, server, 1)
-            assert first.times, latency
-            assert 2 * latency <= first.times[0] <= 2 * latency * 1.02 + 8, latency
+
+        async def sample() -> None:
+            for ms, judge in zip(latencies, judges, strict=True):
+                await device.set_link_condition("eth0", {"latency_ms": ms})
+                first = await ping(device, server, 1, wait=DEADLINE)
+                assert first.times, ms
+                judge.values += first.times
+
+        await satisfy(All(judges), sample)
 
 
+@pytest.mark.measures
 async def test_a_change_of_one_value_leaves_the_others(emulator: str) -> None:
     async with open_links(emulator, {"d": {"latency_ms": 30}}) as lab:
         device, server = lab.device("d"), lab.device("server")
         await device.set_link_condition("eth0", {"latency_ms": 60}, direction="up")
-        assert (await ping(device, server.ip, 5)).median == pytest.approx(90, abs=3)
+        await expect_round_trip(device, server.ip, 90)
         await device.set_link_condition("eth0", {"loss_pct": 100}, direction="down")
         assert not (await ping(device, server.ip, 3, 0.05, 0.3)).times
         # Up it goes as before.
         assert len(await Flow(device, server).send_many(50)) == 50
         await device.set_link_condition("eth0", {"loss_pct": 0})
-        assert (await ping(device, server.ip, 5)).median == pytest.approx(90, abs=3)
+        await expect_round_trip(device, server.ip, 90)
         link = device.iface("eth0").link
         assert (link.up.latency_ms, link.down.latency_ms, link.down.loss_pct) == (60, 30, None)
 
@@ -84,10 +96,9 @@ async def test_a_connection_outlives_every_change_of_its_way(emulator: str) -> N
                     await router.set_downlink_condition(condition)
                 message = f"after {condition!r}".encode()
                 await stream.send_all(message)
-                with trio.fail_after(10):
-                    answer = b""
-                    while len(answer) < len(message):
-                        answer += await stream.receive_some()
+                answer = b""
+                while len(answer) < len(message):
+                    answer += await stream.receive_some()
                 assert answer == message
 
 
@@ -144,18 +155,15 @@ async def test_a_hundred_changes_in_a_row_leave_nothing_behind(emulator: str) ->
 
 async def until_equal(lab: Lab, wanted: dict[str, Any]) -> None:
     """Carriers of bridges take a moment to be what they will be."""
-    for _ in range(30):
-        found = await whole_state(lab)
-        if found == wanted:
-            return
-    differing = {key: (found[key], wanted[key]) for key in wanted if found[key] != wanted[key]}
-    assert not differing
+    found: dict[str, Any] = {}
 
+    async def equal() -> bool:
+        found.update(await whole_state(lab))
+        return found == wanted
 
-BAD: list[Any] = [
-    *({"loss_pct": 101}, {"jitter_ms": 11}, {"latency_ms": -1}, {"latency": 3}, {"rate_kbit": 1}),
-    *("wify", 3, {"buffer_kb": 100}, {"reorder_pct": 1, "latency_ms": 0}),
-]
+    with contextlib.suppress(AssertionError):
+        await await_until(equal)
+    assert {key: (found[key], wanted[key]) for key in wanted if found[key] != wanted[key]} == {}
 
 
 async def test_a_bad_change_changes_nothing(emulator: str) -> None:
@@ -180,17 +188,24 @@ async def test_a_bad_change_changes_nothing(emulator: str) -> None:
         assert await whole_state(lab) == before
 
 
+@pytest.mark.measures
 async def test_links_carry_what_their_ends_do(emulator: str) -> None:
     async with open_links(emulator, {"d": None}) as lab:
         link = {"latency_ms": 5, "rate_kbit": 20_000}
         near, far = [await lab.add_device(f"jumbo{n}", uplink="r-d", mtu=9000, link=link) for n in range(2)]
-        argv = ["ping", "-n", "-c3", "-i.1", "-M", "do", "-s", "8900", str(far.ip)]
-        done = await near.run(argv, capture_stdout=True)
-        assert Pings(done.stdout.decode(), 3).median == pytest.approx(20, abs=3)
+
+        async def expect(judge: Best, *options: str) -> None:
+            async def sample() -> None:
+                argv = ["ping", "-n", "-c3", "-i.1", *options, str(far.ip)]
+                done = await near.run(argv, capture_stdout=True)
+                judge.values += Pings(done.stdout.decode(), 3).times
+
+            await satisfy(judge, sample, options)
+
+        # Two links each way; and the frame of 8.9 kB passes each at once, as the bucket holds two.
+        await expect(Best(20 - 0.05, 23, "ms"), "-M", "do", "-s", "8900")
         # A datagram of 60 kB is seven frames, of which two pass at once: all of them fit.
-        argv = ["ping", "-n", "-c3", "-i.1", "-s", "60000", str(far.ip)]
-        done = await near.run(argv, capture_stdout=True)
-        assert 40 <= Pings(done.stdout.decode(), 3).median <= 80
+        await expect(Best(40, 80, "ms"), "-s", "60000")
 
 
 # -- between regions
@@ -200,51 +215,68 @@ async def test_links_carry_what_their_ends_do(emulator: str) -> None:
 async def two_regions(
     emulator: str, ms: float
 ) -> AsyncIterator[tuple[Lab, patchbay.Device, patchbay.Device]]:
-    with trio.fail_after(60):
-        async with patchbay.open_lab(emulator=emulator) as lab:
-            async with lab.batch():
-                for name in ("us", "eu"):
-                    region = await lab.add_region(name)
-                    router = await lab.add_router(f"r-{name}", region=region, preset="datacenter")
-                    await lab.add_device(f"d-{name}", uplink=router)
-            await lab.link_regions("us", "eu", ms)
-            yield lab, lab.device("d-us"), lab.device("d-eu")
+    """Two linked regions with a device each, and two devices on one LAN for control."""
+    async with patchbay.open_lab(emulator=emulator) as lab:
+        async with lab.batch():
+            for name in ("us", "eu"):
+                region = await lab.add_region(name)
+                router = await lab.add_router(f"r-{name}", region=region, preset="datacenter")
+                await lab.add_device(f"d-{name}", uplink=router)
+            for name in (BESIDE, OPPOSITE):
+                await lab.add_device(name, uplink="r-us")
+        await lab.link_regions("us", "eu", ms)
+        yield lab, lab.device("d-us"), lab.device("d-eu")
 
 
 @pytest.mark.parametrize("back", [False, True])
 async def test_breaking_a_region_link_drops_what_is_under_way(emulator: str, back: bool) -> None:
-    async with two_regions(emulator, 300) as (lab, us, eu):
+    latency = 0.5
+    async with two_regions(emulator, latency * 1000) as (lab, us, eu):
         flow = Flow(eu, us) if back else Flow(us, eu)
         assert await flow.send_many(5) == [0, 1, 2, 3, 4]
-        flow.arrived.clear()
-        for number in range(100, 110):
-            flow.send(number)
-        await lab.break_region_link("us", "eu")
-        assert not (await ping(us, eu.ip, 3, 0.01, 0.2)).times
-        await lab.restore_region_link("eu", "us")
-        assert await flow.send_many(5) == [0, 1, 2, 3, 4]
+        give_up = trio.current_time() + DEADLINE
+        while True:
+            sent = trio.current_time()
+            for number in range(100, 110):
+                flow.send(number)
+            await lab.break_region_link("us", "eu")
+            under_way = trio.current_time() - sent < latency
+            assert not (await ping(us, eu.ip, 3, 0.01, 0.2)).times
+            await lab.restore_region_link("eu", "us")
+            flow.arrived.clear()  # what the machine was too slow to catch
+            found = await flow.send_many(5)
+            if under_way:
+                break
+            assert trio.current_time() < give_up, "the link was never broken before the packets had arrived"
+        assert found == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.measures
 async def test_restoring_a_region_link_brings_traffic_back_at_once(emulator: str) -> None:
+    """The first packet after it is answered, within a round trip and 100 ms, and what starting ping takes."""
     async with two_regions(emulator, 50) as (lab, us, eu):
         for target in (eu.ip, eu.ip6):
-            await lab.break_region_link("us", "eu")
-            await lab.restore_region_link("us", "eu")
-            restored = trio.current_time()
-            while not (await ping(us, target, 1, wait=0.2)).times:
-                pass
-            # One round trip and 100 ms; and what starting a ping takes.
-            assert trio.current_time() - restored < 0.1 + 0.1 + 0.1
+            judge = Best(100, 100 + 100 + 100, "ms")
+
+            async def sample(target: object = target, judge: Best = judge) -> None:
+                await lab.break_region_link("us", "eu")
+                await lab.restore_region_link("us", "eu")
+                restored = trio.current_time()
+                assert (await ping(us, target, 1, wait=DEADLINE)).times, "the first packet was lost"
+                judge.values.append((trio.current_time() - restored) * 1000)
+
+            await satisfy(judge, sample, target)
 
 
+@pytest.mark.measures
 async def test_a_router_that_joins_a_region_later_is_reached_over_its_links(emulator: str) -> None:
     async with two_regions(emulator, 40) as (lab, us, _):
         router = await lab.add_router("r", region="eu", preset="datacenter")
         late = await lab.add_device("late", uplink=router)
         for target in (late.ip, late.ip6):
-            assert (await ping(us, target, 5)).median == pytest.approx(80, abs=3)
+            await expect_round_trip(us, target, 80)
         await lab.link_regions("eu", "us", {"down": {"latency_ms": 10}})
-        assert (await ping(us, late.ip, 5)).median == pytest.approx(50, abs=3)
+        await expect_round_trip(us, late.ip, 50)
         await lab.link_regions("us", "eu", patchbay.RegionLink.degraded(20))
         await lab.link_regions("us", "eu", 15)
         assert lab.state()["region_links"]["us/eu"]["condition"] == {
@@ -253,16 +285,19 @@ async def test_a_router_that_joins_a_region_later_is_reached_over_its_links(emul
         }
 
 
+@pytest.mark.measures
 async def test_the_default_regions_are_there_with_their_distances(emulator: str) -> None:
-    with trio.fail_after(60):
-        async with patchbay.open_lab(emulator=emulator) as lab:
-            us, eu, asia = await lab.add_default_regions()
-            devices = [
-                await lab.add_device(f"d-{r.name}", uplink=await lab.add_router(f"r-{r.name}", region=r))
-                for r in (us, eu, asia)
-            ]
-            rtts = [(await ping(devices[a], devices[b].ip, 3)).median for a, b in ((0, 1), (0, 2), (1, 2))]
-    assert rtts == pytest.approx([80, 160, 240], rel=0.02, abs=2)
+    async with patchbay.open_lab(emulator=emulator) as lab:
+        us, eu, asia = await lab.add_default_regions()
+        devices = [
+            await lab.add_device(f"d-{r.name}", uplink=await lab.add_router(f"r-{r.name}", region=r))
+            for r in (us, eu, asia)
+        ]
+        for name in (BESIDE, OPPOSITE):
+            await lab.add_device(name, uplink="r-us")
+        async with trio.open_nursery() as nursery:
+            for a, b, asked in ((0, 1, 80), (0, 2, 160), (1, 2, 240)):
+                nursery.start_soon(expect_round_trip, devices[a], devices[b].ip, asked)
 
 
 # -- what is told of it
