@@ -46,7 +46,7 @@ def imports_point_downwards(root: Path) -> Iterator[str]:
             if own:
                 yield f"{place(root, file)}: patchbay.{own} has no place in the order (LAYERS)"
             continue
-        for item in imports(root, file):
+        for item in read(root, file).imports:
             if not item.runs or top(item.target) != "patchbay":
                 continue
             other = layer(item.target)
@@ -58,7 +58,7 @@ def imports_point_downwards(root: Path) -> Iterator[str]:
 
 def programs_are_imported_by_nobody(root: Path) -> Iterator[str]:
     for file in python_files(root, *CODE):
-        for item in imports(root, file):
+        for item in read(root, file).imports:
             program = top(item.target)
             if program in PROGRAMS and not file.is_relative_to(root / PROGRAMS[program] / program):
                 yield f"{place(root, file, item.line)}: {program} is a program, nobody may import it"
@@ -70,7 +70,7 @@ def pure_folders_have_no_effects(root: Path) -> Iterator[str]:
         if own not in PURE:
             continue
         allowed = {"pathlib"} if own == "config" else set()
-        for item in imports(root, file):
+        for item in read(root, file).imports:
             module = top(item.target)
             if item.runs and module in EFFECTS - allowed:
                 yield f"{place(root, file, item.line)}: {own} is pure, it must not import {module}"
@@ -101,8 +101,7 @@ def most_functions_are_very_short(root: Path) -> Iterator[str]:
 
 def all_names_exist(root: Path) -> Iterator[str]:
     for file in python_files(root, *CODE):
-        line, listed = dunder_all(file)
-        bound = bindings(file)
+        (line, listed), bound = read(root, file).listed, read(root, file).bindings
         if listed is None:
             yield f"{place(root, file, line)}: __all__ must be a plain list of strings"
         elif "__getattr__" not in bound:
@@ -113,14 +112,14 @@ def all_names_exist(root: Path) -> Iterator[str]:
 def packages_list_what_they_export(root: Path) -> Iterator[str]:
     """A package that re-exports names of patchbay lists these and its own public ones, nothing else."""
     for file in python_files(root, "patchbay"):
-        line, listed = dunder_all(file)
-        bound = {name: node for name, node in bindings(file).items() if not name.startswith("_")}
-        passed_on = {item.name for item in imports(root, file) if layer(item.target)} & bound.keys()
+        (line, listed), bindings = read(root, file).listed, read(root, file).bindings
+        bound = {name: made for name, made in bindings.items() if not name.startswith("_")}
+        passed_on = {item.name for item in read(root, file).imports if layer(item.target)} & bound.keys()
         if file.name != "__init__.py" or listed is None or not passed_on:
             continue
-        foreign = {name for name, node in bound.items() if isinstance(node, IMPORTS)} - passed_on
+        foreign = {name for name, made in bound.items() if made.imported} - passed_on
         for name in sorted(bound.keys() - foreign - set(listed)):
-            yield f"{place(root, file, bound[name].lineno)}: {name} is missing in __all__"
+            yield f"{place(root, file, bound[name].line)}: {name} is missing in __all__"
         for name in sorted(foreign & set(listed)):
             yield f"{place(root, file, line)}: __all__ lists {name}, which is not of patchbay"
 
@@ -176,9 +175,45 @@ class Import(NamedTuple):
     runs: bool  # False under `if TYPE_CHECKING:`
 
 
+class Source(NamedTuple):
+    """What the rules ask of a file. Its syntax tree is not kept, because those of all files are large."""
+
+    imports: tuple[Import, ...]
+    bindings: dict[str, "Binding"]  # the names that a module has once it is imported
+    listed: tuple[int, list[str] | None]  # of __all__
+    functions: tuple["Function", ...]
+
+
+class Binding(NamedTuple):
+    line: int
+    imported: bool
+
+
+class Function(NamedTuple):
+    name: str
+    line: int
+    lines: int  # from `def` to the end, docstring and all
+
+
 @cache
-def parse(file: Path) -> ast.Module:
-    return ast.parse(file.read_text(encoding="utf-8"), str(file))
+def read(root: Path, file: Path) -> Source:
+    body = ast.parse(file.read_text(encoding="utf-8"), str(file)).body
+    every = list(statements(body, scopes=True))
+    return Source(
+        tuple(each for node, runs in every for each in imports_of(node, root, file, runs=runs)),
+        {
+            name: Binding(node.lineno, isinstance(node, IMPORTS))
+            for node, runs in statements(body, scopes=False)
+            if runs
+            for name in bound_by(node)
+        },
+        dunder_all(body),
+        tuple(
+            Function(node.name, node.lineno, (node.end_lineno or node.lineno) - node.lineno + 1)
+            for node, _ in every
+            if isinstance(node, FUNCTIONS)
+        ),
+    )
 
 
 def statements(body: list[ast.stmt], *, scopes: bool, runs: bool = True) -> Iterator[tuple[ast.stmt, bool]]:
@@ -187,7 +222,7 @@ def statements(body: list[ast.stmt], *, scopes: bool, runs: bool = True) -> Iter
         yield node, runs
         if not scopes and isinstance(node, (*FUNCTIONS, ast.ClassDef)):
             continue
-        typing = isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+        typing = isinstance(node, ast.If) and names_type_checking(node.test)
         yield from statements(getattr(node, "body", []), scopes=scopes, runs=runs and not typing)
         branches = [*getattr(node, "handlers", []), *getattr(node, "cases", [])]
         rest = [getattr(node, "orelse", []), getattr(node, "finalbody", []), *(b.body for b in branches)]
@@ -195,15 +230,16 @@ def statements(body: list[ast.stmt], *, scopes: bool, runs: bool = True) -> Iter
             yield from statements(block, scopes=scopes, runs=runs)
 
 
-@cache
-def imports(root: Path, file: Path) -> tuple[Import, ...]:
-    return tuple(
-        Import(f"{origin}.{alias.name}" if origin else alias.name, bound_name(alias), alias.lineno, runs)
-        for node, runs in statements(parse(file).body, scopes=True)
-        if isinstance(node, IMPORTS)
-        for origin in [from_where(node, root, file)]
-        for alias in node.names
-    )
+def names_type_checking(test: ast.expr) -> bool:
+    return "TYPE_CHECKING" in (getattr(test, "id", ""), getattr(test, "attr", ""))
+
+
+def imports_of(node: ast.stmt, root: Path, file: Path, *, runs: bool) -> Iterator[Import]:
+    if isinstance(node, IMPORTS):
+        origin = from_where(node, root, file)
+        for alias in node.names:
+            target = f"{origin}.{alias.name}" if origin else alias.name
+            yield Import(target, bound_name(alias), alias.lineno, runs)
 
 
 def from_where(node: ast.Import | ast.ImportFrom, root: Path, file: Path) -> str:
@@ -221,16 +257,6 @@ def bound_name(alias: ast.alias) -> str:
     return alias.asname or top(alias.name)
 
 
-def bindings(file: Path) -> dict[str, ast.stmt]:
-    """The names that a module has once it is imported, each with the statement that made it."""
-    return {
-        name: node
-        for node, runs in statements(parse(file).body, scopes=False)
-        if runs
-        for name in bound_by(node)
-    }
-
-
 def bound_by(node: ast.stmt) -> Iterator[str]:
     if isinstance(node, (*FUNCTIONS, ast.ClassDef)):
         yield node.name
@@ -240,10 +266,10 @@ def bound_by(node: ast.stmt) -> Iterator[str]:
         yield from (n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store))
 
 
-def dunder_all(file: Path) -> tuple[int, list[str] | None]:
+def dunder_all(body: list[ast.stmt]) -> tuple[int, list[str] | None]:
     """Its line and names; no names where it is absent, None where it is not plain."""
     line, listed = 1, list[str]()
-    for node in parse(file).body:
+    for node in body:
         if not isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign):
             continue
         targets = node.targets if isinstance(node, ast.Assign) else [node.target]
@@ -258,9 +284,7 @@ def dunder_all(file: Path) -> tuple[int, list[str] | None]:
 
 
 def functions(root: Path, *folders: str) -> Iterator[tuple[int, str, str]]:
-    """Lines from `def` to the end, docstring and all; name; place."""
+    """(lines, name, place) of each function."""
     for file in python_files(root, *folders):
-        for node, _ in statements(parse(file).body, scopes=True):
-            if isinstance(node, FUNCTIONS):
-                lines = (node.end_lineno or node.lineno) - node.lineno + 1
-                yield lines, node.name, place(root, file, node.lineno)
+        for each in read(root, file).functions:
+            yield each.lines, each.name, place(root, file, each.line)

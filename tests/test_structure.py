@@ -14,6 +14,8 @@ def function(lines: int, name: str = "f") -> str:
     return f"def {name}():\n" + "    x = 1\n" * (lines - 1)
 
 
+# In one process, because each parses all files once.
+@pytest.mark.xdist_group("structure")
 @pytest.mark.parametrize("rule", structure.RULES, ids=lambda rule: rule.__name__)
 def test_the_repository_keeps(rule: Rule) -> None:
     violations = list(rule(REPOSITORY))

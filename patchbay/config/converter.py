@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from enum import StrEnum
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
@@ -22,7 +23,15 @@ from patchbay.config.link import accept_links
 from patchbay.config.policy import accept_policies
 from patchbay.errors import Problem, SpecError, did_you_mean
 
-__all__ = ["Unacceptable", "collect", "describe_value", "make_converter", "structure", "unknown_key"]
+__all__ = [
+    "Unacceptable",
+    "collect",
+    "describe_value",
+    "make_converter",
+    "shared_converter",
+    "structure",
+    "unknown_key",
+]
 
 T = TypeVar("T")
 
@@ -193,6 +202,12 @@ def make_converter(folder: Path | None = None) -> cattrs.Converter:
     accept_policies(converter, unknown_key, _refusal)
     accept_links(converter, lambda wanted: _table_factory(wanted, converter), folder or Path(), _refusal)
     return converter
+
+
+@lru_cache(maxsize=16)
+def shared_converter(folder: Path | None = None) -> cattrs.Converter:
+    """Return a converter that all callers share, because making one takes milliseconds. Register no hook."""
+    return make_converter(folder)
 
 
 def _refusal(value: object, accepted: str) -> Unacceptable:

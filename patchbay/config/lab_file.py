@@ -11,7 +11,7 @@ import cattrs
 import tomli
 from attrs import field, frozen
 
-from patchbay.config.converter import collect, describe_value, make_converter, unknown_key
+from patchbay.config.converter import collect, describe_value, shared_converter, unknown_key
 from patchbay.errors import Problem, SpecError
 from patchbay.model.lab import (
     DeviceSpec,
@@ -132,7 +132,7 @@ class _Reader:
 
     def __init__(self, folder: Path | None = None) -> None:
         self.problems: list[Problem] = []
-        self._converter: cattrs.Converter = make_converter(folder)
+        self._converter: cattrs.Converter = shared_converter(folder)
         self._latencies: dict[str, dict[str, float]] = {}
 
     def routers(self, value: object) -> tuple[RouterSpec, ...]:

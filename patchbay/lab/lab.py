@@ -11,7 +11,7 @@ from typing import IO, Any, TypeVar
 
 from patchbay.addressing.layout import Address, DeviceLayout, Names, NodeLayout, RouterKind
 from patchbay.addressing.wires import region_key
-from patchbay.config.converter import make_converter, structure
+from patchbay.config.converter import shared_converter, structure
 from patchbay.errors import LabBrokenError, LabClosedError, PatchbayError, Problem, SpecError, did_you_mean
 from patchbay.lab.changes import Changes
 from patchbay.lab.links import DEFAULT_REGIONS, Links, LinkStats
@@ -116,7 +116,7 @@ class Lab:
             "block_icmp_frag_needed": block_icmp_frag_needed,
             "port_mapping": port_mapping,
         }
-        spec = structure(make_converter(), wished, RouterSpec)
+        spec = structure(shared_converter(), wished, RouterSpec)
         (node,) = await self._add(LabSpec(routers=(spec,)))
         return _as(Router, node)
 
@@ -143,7 +143,7 @@ class Lab:
         wished = ifaces if ifaces is not None else {"eth0": Iface(uplink, link)} if uplink is not None else {}
         tables = {iface: iface_table(to) for iface, to in wished.items()}
         fields = {"name": name, "ifaces": tables, "default_via": default_via, "mtu": mtu}
-        spec = structure(make_converter(), fields, DeviceSpec)
+        spec = structure(shared_converter(), fields, DeviceSpec)
         (node,) = await self._add(LabSpec(devices=(spec,)))
         return _as(Device, node)
 

@@ -12,7 +12,7 @@ from attrs import field, frozen
 
 from patchbay.addressing.layout import Layout, WireKey, WireLayout
 from patchbay.addressing.wires import combined, condition_of, region_key, with_broken, with_conditions
-from patchbay.config.converter import make_converter, structure
+from patchbay.config.converter import shared_converter, structure
 from patchbay.errors import CommandFailed, LinkLostError, Problem, SpecError
 from patchbay.lab.session import Session
 from patchbay.model.lab import RegionLinkSpec
@@ -95,7 +95,7 @@ class Links:
         """Link two regions, or change their link."""
         if a == b:
             raise SpecError([Problem("regions", f"found '{a}' twice; accepted: two regions")])
-        spec = RegionLinkSpec(a, b, structure(make_converter(), link, RegionLink))
+        spec = RegionLinkSpec(a, b, structure(shared_converter(), link, RegionLink))
         # A distance, good or degraded, is all that there is to say of a way.
         whole = isinstance(link, int | float | RegionLink)
 
@@ -190,7 +190,7 @@ def _others(old: Condition, direction: Direction) -> dict[str, Any]:
 
 
 def _wished(condition: object) -> LinkCondition:
-    return structure(make_converter(), condition, LinkCondition)
+    return structure(shared_converter(), condition, LinkCondition)
 
 
 def _direction(direction: object) -> Direction:

@@ -9,7 +9,7 @@ from attrs import evolve
 
 from patchbay.addressing.blocks import with_blocks
 from patchbay.addressing.layout import Layout
-from patchbay.config.converter import make_converter, structure
+from patchbay.config.converter import shared_converter, structure
 from patchbay.errors import Problem, SpecError
 from patchbay.model.firewall import Firewall, FirewallConfig
 from patchbay.model.nat import Nat, NatConfig
@@ -38,7 +38,7 @@ def with_firewall(ns: str, firewall: object) -> Change:
 
 def _read(name: str, value: object, kind: Any) -> Any:
     try:
-        return structure(make_converter(), value, kind)
+        return structure(shared_converter(), value, kind)
     except SpecError as error:
         problems = [Problem(f"{name}.{p.path}" if p.path else name, p.message) for p in error.problems]
         raise SpecError(problems) from None

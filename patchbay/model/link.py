@@ -90,7 +90,7 @@ class Impairment:
     trace: Trace | None = None
 
     def __bool__(self) -> bool:
-        return any(value is not None for value in attrs.astuple(self, recurse=False))
+        return self != type(self)()
 
     def said(self) -> dict[str, Any]:
         """The values that are not None, by name."""

@@ -3,15 +3,17 @@
 It knows the commands that plans consist of, and no others. Each message is the real one's.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from ipaddress import ip_address, ip_interface, ip_network
+import ipaddress
+from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from patchbay.plan.plan import Plan
 from patchbay.tools import tc
 from patchbay.tools.commands import CheckQdiscs, Command, EndHelper, Helper, Ip, Nft, SetSysctl, Tc, WriteFile
+from tests.pure.fake_namespaces import Link, Namespace
 from tests.pure.nft_text import Elements, TextTable, read_commands
 
 __all__ = ["UNREACHABLE", "Kernel", "Namespace", "Refused", "lanes"]
@@ -20,55 +22,21 @@ Words = list[str]
 
 UNREACHABLE = "unreachable"
 
-# What a new namespace has: Documentation/networking/nf_conntrack-sysctl.rst, in seconds.
-TIMEOUTS = {
-    "udp_timeout": "30",
-    "udp_timeout_stream": "120",
-    "tcp_timeout_close": "10",
-    "tcp_timeout_close_wait": "60",
-    "tcp_timeout_established": "432000",
-    "tcp_timeout_fin_wait": "120",
-    "tcp_timeout_last_ack": "30",
-    "tcp_timeout_max_retrans": "300",
-    "tcp_timeout_syn_recv": "60",
-    "tcp_timeout_syn_sent": "120",
-    "tcp_timeout_time_wait": "120",
-    "tcp_timeout_unacknowledged": "300",
+# The same few texts are read again and again.
+ip_address, ip_interface, ip_network = map(
+    cache, (ipaddress.ip_address, ipaddress.ip_interface, ipaddress.ip_network)
+)
+
+# Verbs of `ip` by where they are run: in no namespace, or in one.
+OUTSIDE = {"netns add", "netns del", "link add"}
+INSIDE = {
+    *("link set", "link del", "addr add", "addr del", "route add", "route del", "route replace"),
+    *("neigh replace", "neigh flush"),
 }
-
-
-def _new_sysctls() -> dict[str, str]:
-    return {f"net/netfilter/nf_conntrack_{name}": value for name, value in TIMEOUTS.items()}
 
 
 class Refused(Exception):
     """What the kernel said to a command."""
-
-
-@define
-class Link:
-    kind: str
-    mac: str
-    peer: tuple[str, str] | None = None
-    master: str | None = None
-    mtu: int = 1500
-    up: bool = False
-    ipv6: bool = True
-    arp: bool = True
-    addresses: set[Any] = field(factory=set)
-    gso: int = 65535
-    # By parent: "root", or the class of the root that one hangs below.
-    qdiscs: dict[str, Words] = field(factory=dict)
-
-
-@define
-class Namespace:
-    links: dict[str, Link] = field(factory=lambda: {"lo": Link("loopback", "")})
-    indexes: dict[str, str] = field(factory=dict)
-    routes: dict[Any, tuple[Any, str, int | None]] = field(factory=dict)
-    neighbours: dict[tuple[str, Any], str] = field(factory=dict)
-    sysctls: dict[str, str] = field(factory=_new_sysctls)
-    tables: dict[str, TextTable] = field(factory=dict)
 
 
 def _options(words: Words, *names: str) -> dict[str, str]:
@@ -95,7 +63,13 @@ class Kernel:
     files: dict[str, str] = field(factory=dict)
     made: list[str] = field(factory=list)
     # By namespace and name: what each was told.
-    helpers: dict[tuple[str, str], Words] = field(factory=dict)
+    helpers: dict[tuple[str, str], tuple[str, ...]] = field(factory=dict)
+
+    def copy(self) -> "Kernel":
+        return Kernel(
+            {name: space.copy() for name, space in self.namespaces.items()},
+            *(self.files.copy(), self.made.copy(), self.helpers.copy()),
+        )
 
     def run(self, commands: Iterable[Command]) -> None:
         for command in commands:
@@ -144,27 +118,11 @@ class Kernel:
             ns.sysctls[name] = value
 
     def _ip(self, ns: str | None, words: Words) -> None:
-        verb = f"{words.pop(0)} {words.pop(0)}"
-        outside: dict[str, Callable[[Words], None]] = {
-            "netns add": self._netns_add,
-            "netns del": self._netns_del,
-            "link add": self._link_add,
-        }
-        inside: dict[str, Callable[[Namespace, Words], None]] = {
-            "link set": self._link_set,
-            "link del": self._link_del,
-            "addr add": self._addr_add,
-            "addr del": self._addr_del,
-            "route add": self._route_add,
-            "route del": self._route_del,
-            "route replace": self._route_replace,
-            "neigh replace": self._neigh_replace,
-            "neigh flush": self._neigh_flush,
-        }
-        if ns is None:
-            outside[verb](words)
-        else:
-            inside[verb](self.namespaces[ns], words)
+        verb = " ".join(words[:2])
+        assert verb in (OUTSIDE if ns is None else INSIDE), f"the fake kernel does not know {words} in {ns}"
+        carry_out = getattr(self, f"_{words[0]}_{words[1]}")
+        where = () if ns is None else (self.namespaces[ns],)
+        carry_out(*where, words[2:])
 
     # -- namespaces and links
 
@@ -206,8 +164,8 @@ class Kernel:
         master = space.indexes.get(options["master"].removeprefix("if")) if "master" in options else None
         _refuse("master" in options and master is None, "Invalid argument")
         ipv6 = space.sysctls.get("net/ipv6/conf/default/disable_ipv6", "0") == "0"
-        link = Link("", options["address"], None, master, int(options.get("mtu", 1500)), up, ipv6)
-        link.arp = options.get("arp") != "off"
+        arp = options.get("arp") != "off"
+        link = Link("", options["address"], None, master, int(options.get("mtu", 1500)), up, ipv6, arp)
         space.links[name] = link
         if "index" in options:
             space.indexes[options["index"]] = name
@@ -262,7 +220,7 @@ class Kernel:
         parent, rest = ("root", options[3:]) if options[2] == "root" else (options[3], options[4:])
         if verb == "replace":
             _refuse(parent != "root" and "root" not in qdiscs, "Failed to find specified qdisc")
-            qdiscs[parent] = rest
+            qdiscs[parent] = tuple(rest)
             return
         assert verb == "del" and not rest
         _refuse(parent == "root" and not qdiscs, "Cannot delete qdisc with handle of zero")
@@ -273,9 +231,9 @@ class Kernel:
 
     def _check(self, ns: Namespace, command: CheckQdiscs) -> None:
         for dev, (netem, tbf) in command.wanted.items():
-            wanted = {"root": list(tc.netem_replace(dev, netem)[5:])}
+            wanted = {"root": tuple(tc.netem_replace(dev, netem)[5:])}
             if tbf:
-                wanted["1:1"] = list(tc.tbf_replace(dev, tbf)[6:])
+                wanted["1:1"] = tuple(tc.tbf_replace(dev, tbf)[6:])
             found = self._dev(ns, dev).qdiscs
             assert found == wanted, f"{dev} in {command.ns}: wanted {wanted}, found {found}"
 
@@ -283,7 +241,7 @@ class Kernel:
         """A relay: it carries packets between two ports of a bridge that is down."""
         ends = [self._dev(ns, command.args[place]) for place in (1, 3)]
         assert command.args[0::2][:2] == ("--far", "--near") and all(end.master for end in ends)
-        self.helpers[command.ns, command.name] = list(command.args)
+        self.helpers[command.ns, command.name] = tuple(command.args)
 
     def _using(self, ns: str, dev: str) -> list[str]:
         """The helpers that have the interface open."""
@@ -304,11 +262,12 @@ class Kernel:
             elif verb == "delete":
                 del ns.tables[name]
             else:
-                self._elements(ns.tables[name], verb, *what)
+                ns.tables[name] = self._changed(ns.tables[name], verb, *what)
 
-    def _elements(self, table: TextTable, verb: str, name: str, elements: Elements) -> None:
+    def _changed(self, table: TextTable, verb: str, name: str, elements: Elements) -> TextTable:
+        """The table with elements added to one of its sets, or removed."""
         _refuse(name not in table.sets, "No such file or directory")
-        there = table.elements.get(name, {})
+        there = table.elements.get(name, {}).copy()
         for key, value in elements.items():
             if verb == "add":
                 _refuse(there.get(key, value) != value, "File exists")
@@ -316,8 +275,8 @@ class Kernel:
             else:
                 _refuse(there.get(key) != value, "No such file or directory")
                 del there[key]
-        table.elements.pop(name, None)
-        table.elements |= {name: there} if there else {}
+        others = {each: table.elements[each] for each in table.elements if each != name}
+        return evolve(table, elements=others | ({name: there} if there else {}))
 
     # -- addresses, routes, neighbours
 

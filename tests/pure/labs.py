@@ -3,6 +3,7 @@
 import os
 import tomllib
 from collections.abc import Iterable
+from functools import cache
 from ipaddress import IPv4Network
 from random import Random
 from typing import Any
@@ -50,6 +51,7 @@ FIREWALLS = (*Firewall, FirewallConfig(True, "none", (53, 443)), FirewallConfig(
 HOME_LAN = IPv4Network("192.168.1.0/24")
 
 
+@cache  # many tests, and cases of a test, start from one lab; nothing changes a layout in place
 def layout_of(toml: str) -> Layout:
     """The layout of a lab file."""
     return lay_out(draft_lab(tomllib.loads(toml)))

@@ -2,8 +2,10 @@
 
 import re
 from collections.abc import Iterator
+from functools import cached_property, lru_cache
+from typing import Any
 
-from attrs import define, field
+from attrs import field, frozen
 
 __all__ = ["TextChain", "TextTable", "read_commands", "read_table"]
 
@@ -11,23 +13,23 @@ __all__ = ["TextChain", "TextTable", "read_commands", "read_table"]
 Elements = dict[str, str]
 
 
-@define
+@frozen
 class TextChain:
     """`hook` is its first line where it is a base chain."""
 
     hook: str = ""
     rules: list[str] = field(factory=list)
 
-    @property
-    def jumps(self) -> set[str]:
-        return {name for rule in self.rules for name in re.findall(r"\b(?:jump|goto) (\w+)", rule)}
+    @cached_property
+    def jumps(self) -> frozenset[str]:
+        return frozenset(name for rule in self.rules for name in re.findall(r"\b(?:jump|goto) (\w+)", rule))
 
-    @property
-    def sets(self) -> set[str]:
-        return {name for rule in self.rules for name in re.findall(r"(?<!\S)@(\w+)(?!\S)", rule)}
+    @cached_property
+    def sets(self) -> frozenset[str]:
+        return frozenset(name for rule in self.rules for name in re.findall(r"(?<!\S)@(\w+)(?!\S)", rule))
 
 
-@define
+@frozen
 class TextTable:
     """A table as the text of its definition has it; `elements` are those that were added since."""
 
@@ -48,10 +50,15 @@ def read_table(text: str) -> TextTable:
     return table
 
 
-def read_commands(text: str) -> Iterator[tuple[str, str, object]]:
+@lru_cache(maxsize=1024)  # labs have many routers of the same few kinds
+def read_commands(text: str) -> tuple[tuple[str, str, Any], ...]:
     """(verb, table, what) of each command: `define` a table, `create` or `delete` one, and elements of
     (set, elements) to `add` or to `remove`.
     """
+    return tuple(_commands(text))
+
+
+def _commands(text: str) -> Iterator[tuple[str, str, Any]]:
     lines = iter(text.splitlines())
     for line in lines:
         if match := re.fullmatch(r"table inet (\w+) \{", line):

@@ -1,6 +1,5 @@
 """What the tests of changed NATs and firewalls share: a lab, its changes, and histories of them."""
 
-import copy
 from collections.abc import Callable, Iterator
 from random import Random
 
@@ -65,7 +64,7 @@ def plan(old: Layout, change: Change) -> Plan:
 
 
 def carried_out(plan: Plan, kernel: Kernel | None = None) -> Kernel:
-    kernel = copy.deepcopy(kernel) if kernel else Kernel()
+    kernel = kernel.copy() if kernel else Kernel()
     kernel.run(plan)
     kernel.made.sort()
     return kernel

@@ -60,7 +60,7 @@ class Fake:
         lanes = message["lanes"]
         texts = [text for _, steps in lanes for step in steps for text in self._texts(step)]
         self.told.append(" & ".join(texts))
-        await trio.sleep(self.slow)
+        await trio.sleep(self.slow)  # by the clock of the test, which jumps ahead
         self.busy -= 1
         self.told.append(f"done {texts[0]}")
         return {"results": [[self._result(step) for step in steps] for _, steps in lanes]}

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from patchbay.addressing.wires import combined
-from patchbay.config.converter import make_converter, structure
+from patchbay.config.converter import shared_converter, structure
 from patchbay.errors import SpecError
 from patchbay.model.link import PERFECT, Condition, Impairment, LinkCondition, RegionLink, Trace, merged
 from tests.pure.labs import problems_of
@@ -99,7 +99,7 @@ BAD: dict[str, tuple[Any, ...]] = {
 
 def problems(value: object, wanted: type = LinkCondition) -> list[tuple[str, str]]:
     with pytest.raises(SpecError) as raised:
-        structure(make_converter(), value, wanted)
+        structure(shared_converter(), value, wanted)
     return [(problem.path, problem.message) for problem in raised.value.problems]
 
 
@@ -136,7 +136,7 @@ EDGES = [
 
 @pytest.mark.parametrize("value", EDGES, ids=str)
 def test_what_is_just_within_is_accepted(value: dict[str, float]) -> None:
-    said = structure(make_converter(), value, LinkCondition)
+    said = structure(shared_converter(), value, LinkCondition)
     assert list(combined(merged(PERFECT, said), "")) == []
 
 

@@ -5,7 +5,7 @@ import tomllib
 import pytest
 
 from patchbay.addressing.allocate import lay_out
-from patchbay.config.converter import make_converter, structure
+from patchbay.config.converter import make_converter, shared_converter, structure
 from patchbay.config.lab_file import Draft, draft_lab
 from patchbay.errors import Problem, SpecError
 from patchbay.model.lab import Nat, RouterPreset, RouterSpec
@@ -239,6 +239,12 @@ def test_an_error_that_is_no_ones_input_is_not_taken_for_one() -> None:
         structure(broken_converter(), 3, int)
     with pytest.raises(ZeroDivisionError):
         broken_structure()
+
+
+def test_a_hook_that_is_registered_on_another_converter_is_not_in_the_shared_one() -> None:
+    broken_converter()
+    assert shared_converter() is shared_converter()
+    assert structure(shared_converter(), 3, int) == 3
 
 
 def broken_converter() -> object:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from patchbay.config.converter import make_converter, structure
+from patchbay.config.converter import shared_converter, structure
 from patchbay.config.lab_file import draft_lab, read_lab
 from patchbay.errors import SpecError
 from patchbay.model.lab import LabSpec
@@ -40,12 +40,12 @@ WAYS: dict[str, tuple[list[Any], LinkCondition]] = {
 @pytest.mark.parametrize("wanted", [LinkCondition, RegionLink])
 def test_equal_are_the_ways_to_say(case: str, wanted: type) -> None:
     values, expected = WAYS[case]
-    assert [structure(make_converter(), value, wanted) for value in values] == [expected] * len(values)
+    assert [structure(shared_converter(), value, wanted) for value in values] == [expected] * len(values)
 
 
 @pytest.mark.parametrize("ms", [20, 20.0])
 def test_of_regions_a_number_is_the_latency(ms: float) -> None:
-    assert structure(make_converter(), ms, RegionLink) == TWENTY
+    assert structure(shared_converter(), ms, RegionLink) == TWENTY
 
 
 LAB = """

@@ -146,7 +146,20 @@ WISHES: dict[str, dict[WireKey, Condition]] = {
 }
 
 
-@pytest.mark.parametrize("emulator", [Emulator.NETEM, Emulator.USERSPACE])
+EMULATORS = [Emulator.NETEM, Emulator.USERSPACE]
+
+
+def replays_the_last_of(*layouts: Layout) -> None:
+    standing = final_state(journal_through(*layouts).records())
+    made, wanted = replayed(standing), built(layouts[-1])
+    assert (made.namespaces, made.helpers) == (wanted.namespaces, wanted.helpers)
+    owners = {wire.owner for wire in layouts[-1].wires.values()}
+    assert {r.owner for r in standing if "#" in r.owner} == owners
+    tools = [record.argv for record in standing if record.tool in ("tc", "pkill")]
+    assert not [argv for argv in tools if argv[0] == "pkill" or "-j" in argv or "del" in argv]
+
+
+@pytest.mark.parametrize("emulator", EMULATORS)
 @pytest.mark.parametrize("last", WISHES)
 @pytest.mark.parametrize("first", WISHES)
 def test_the_journal_replays_only_what_stands(first: str, last: str, emulator: Emulator) -> None:
@@ -154,15 +167,16 @@ def test_the_journal_replays_only_what_stands(first: str, last: str, emulator: E
     plain = evolve(layout_of(LAB), emulator=emulator)
     one = with_conditions(plain, WISHES[first])
     off = with_conditions(one, WISHES["nothing"])
-    other = with_conditions(off, WISHES[last])
-    for layouts in ([plain, one, off, other], [one, with_conditions(one, WISHES[last])], [plain, one, off]):
-        standing = final_state(journal_through(*layouts).records())
-        made, wanted = replayed(standing), built(layouts[-1])
-        assert (made.namespaces, made.helpers) == (wanted.namespaces, wanted.helpers)
-        owners = {wire.owner for wire in layouts[-1].wires.values()}
-        assert {r.owner for r in standing if "#" in r.owner} == owners
-        tools = [record.argv for record in standing if record.tool in ("tc", "pkill")]
-        assert not [argv for argv in tools if argv[0] == "pkill" or "-j" in argv or "del" in argv]
+    replays_the_last_of(plain, one, off, with_conditions(off, WISHES[last]))
+    replays_the_last_of(one, with_conditions(one, WISHES[last]))
+
+
+@pytest.mark.parametrize("emulator", EMULATORS)
+@pytest.mark.parametrize("first", WISHES)
+def test_the_journal_replays_nothing_of_what_was_switched_off(first: str, emulator: Emulator) -> None:
+    plain = evolve(layout_of(LAB), emulator=emulator)
+    one = with_conditions(plain, WISHES[first])
+    replays_the_last_of(plain, one, with_conditions(one, WISHES["nothing"]))
 
 
 def test_of_a_helper_only_the_last_start_stands() -> None:

@@ -2,7 +2,7 @@
 
 import re
 import subprocess
-from collections.abc import Iterator
+from functools import cache
 from itertools import product
 from pathlib import Path
 
@@ -121,16 +121,19 @@ ODD = {
 ALL = {**GRID, **ODD}
 
 
-def tables() -> Iterator[tuple[str, NatConfig, int, str, TextTable]]:
-    for name, config in ALL.items():
-        for generation in GENERATIONS:
-            text = text_of(config, generation)
-            yield f"{name} of generation {generation}", config, generation, text, read_table(text)
+@cache
+def tables() -> tuple[tuple[str, NatConfig, int, str, TextTable], ...]:
+    return tuple(
+        (f"{name} of generation {generation}", config, generation, text, read_table(text))
+        for name, config in ALL.items()
+        for generation in GENERATIONS
+        for text in [text_of(config, generation)]
+    )
 
 
 def below(table: TextTable, chain: TextChain) -> set[str]:
     found: set[str] = set()
-    waiting = chain.jumps
+    waiting = {*chain.jumps}
     while waiting:
         name = waiting.pop()
         found.add(name)

@@ -1,6 +1,5 @@
 """Changes of NATs and firewalls: what is done, in which order, and how it is taken back."""
 
-import copy
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -18,7 +17,8 @@ from patchbay.plan.change import between
 from patchbay.plan.plan import Plan, forgiving
 from patchbay.plan.policy import policy_stages
 from patchbay.tools.commands import Nft, SetSysctl
-from tests.pure.fake_kernel import TIMEOUTS, Kernel
+from tests.pure.fake_kernel import Kernel
+from tests.pure.fake_namespaces import TIMEOUTS
 from tests.pure.fake_packets import owner
 from tests.pure.labs import FIREWALLS, NATS, QUICK, labs, layout_of
 from tests.pure.nft_text import read_commands
@@ -257,10 +257,9 @@ ADDITIONS: dict[str, tuple[Change, Change]] = {
 def comes_back(old: Layout, new: Layout, kind: Callable[[Plan], Plan]) -> None:
     before = built(old)
     there, back = parts(between(old, new)), kind(between(new, old))
-    for done in range(len(there) + 1):
-        broken = copy.deepcopy(before)
-        for commands in there[:done]:
-            broken.run(commands)
+    broken = before.copy()
+    for done, commands in enumerate([[], *there]):
+        broken.run(commands)
         assert carried_out(back, broken).namespaces == before.namespaces, f"after {done} of {len(there)}"
 
 

@@ -7,7 +7,7 @@ import pytest
 from patchbay.addressing.layout import Layout
 from patchbay.plan.change import between
 from patchbay.plan.plan import forgiving
-from tests.pure.fake_kernel import TIMEOUTS
+from tests.pure.fake_namespaces import TIMEOUTS
 from tests.pure.policies import (
     ALL_PORTS,
     BLOCKS,

@@ -6,7 +6,7 @@ from typing import Any
 import attrs
 import pytest
 
-from patchbay.config.converter import make_converter, structure
+from patchbay.config.converter import shared_converter, structure
 from patchbay.errors import SpecError
 from patchbay.model.firewall import (
     FIREWALL_PRESETS,
@@ -30,7 +30,7 @@ POLICY = 'accepted: "all", "none", or a list of ports from 1 to 65535'
 
 def read(toml: str) -> RouterSpec:
     """The router of which a lab file says that."""
-    return structure(make_converter(), {"name": "r", **tomllib.loads(toml)}, RouterSpec)
+    return structure(shared_converter(), {"name": "r", **tomllib.loads(toml)}, RouterSpec)
 
 
 def problems(toml: str) -> list[str]:
@@ -100,8 +100,8 @@ def test_the_defaults_are_those_of_home() -> None:
 def test_a_nat_by_its_name_enum_table_or_object_is_the_same(preset: Nat) -> None:
     config = NAT_PRESETS[preset]
     for wished in (str(preset), preset, plain(config), config, NatConfig(**plain(config))):
-        assert structure(make_converter(), wished, NAT) is preset
-        assert structure(make_converter(), {"name": "r", "nat": wished}, RouterSpec).nat is preset
+        assert structure(shared_converter(), wished, NAT) is preset
+        assert structure(shared_converter(), {"name": "r", "nat": wished}, RouterSpec).nat is preset
     assert named(config) is preset and named(preset) is preset
 
 
@@ -109,8 +109,8 @@ def test_a_nat_by_its_name_enum_table_or_object_is_the_same(preset: Nat) -> None
 def test_a_firewall_by_its_name_enum_table_or_object_is_the_same(preset: Firewall) -> None:
     config = FIREWALL_PRESETS[preset]
     for wished in (str(preset), preset, plain(config), config, FirewallConfig(**plain(config))):
-        assert structure(make_converter(), wished, FIREWALL) is preset
-        assert structure(make_converter(), {"name": "r", "firewall": wished}, RouterSpec).firewall is preset
+        assert structure(shared_converter(), wished, FIREWALL) is preset
+        assert structure(shared_converter(), {"name": "r", "firewall": wished}, RouterSpec).firewall is preset
     assert firewall_named(config) is preset and firewall_named(preset) is preset
 
 
