@@ -36,6 +36,7 @@ async def udp_timeout(
         return None
     doubled = [float(2**n) for n in range(math.ceil(math.log2(longest)))]
     low, high = await _round(prober, asker, server, [*doubled, longest])
+    low = max(0.0, low)  # the first round has found a mapping after no time
     if math.isinf(high):
         return low, high
     top = next((wait for wait in doubled if wait > low), longest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import subprocess
 from collections.abc import AsyncIterator
@@ -13,6 +14,8 @@ from attrs import frozen
 
 from patchbay.lab.lab import Lab
 from patchbay.lab.nodes import Device
+from tests.patience import DEADLINE, await_until
+from tests.processes import run
 
 USER, PASSWORD = "judge", "fair"
 PORT, OTHER_PORT = 3478, 3479  # coturn's defaults
@@ -46,7 +49,8 @@ async def open_coturn(lab: Lab, folder: Path) -> AsyncIterator[Coturn]:
     argv = _command(coturn, folder)
     async with device.open_process(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
         try:
-            await _wait_until_ready(device, coturn)
+            await until_answered(device, coturn.address, coturn.alternate)
+            await _until_listening(device, coturn.address)
         except trio.TooSlowError:
             raise AssertionError((folder / "coturn.log").read_text()) from None
         yield coturn
@@ -54,8 +58,6 @@ async def open_coturn(lab: Lab, folder: Path) -> AsyncIterator[Coturn]:
 
 def _command(coturn: Coturn, folder: Path) -> list[str]:
     """All by the command line: neither the machine's configuration nor its database is touched."""
-    known = subprocess.run(["turnserver", "--help"], capture_output=True, text=True, check=False)
-    words = (known.stdout + known.stderr).split()
     return [
         *("turnserver", "-n", "-L", coturn.address, "-L", coturn.alternate, "--no-tls", "--no-dtls"),
         *("--lt-cred-mech", "--user", f"{USER}:{PASSWORD}", "--realm", "judges"),
@@ -63,20 +65,32 @@ def _command(coturn: Coturn, folder: Path) -> list[str]:
         *("--aux-server", f"{coturn.address}:{HTTPS_PORT}"),
         *("--log-file", f"{folder}/coturn.log", "--simple-log", "--no-stdout-log"),
         *("--pidfile", f"{folder}/coturn.pid", "--userdb", f"{folder}/coturn.db"),
-        *(option for option in _WHERE_KNOWN if option in words),
+        *options_of_this_version(),
     ]
 
 
-async def _wait_until_ready(device: Device, coturn: Coturn) -> None:
-    with trio.fail_after(15), device.enter():
-        for host in (coturn.address, coturn.alternate):
-            for port in (PORT, OTHER_PORT):
-                await _answered(host, port)
-        while True:
-            with contextlib.suppress(OSError):
-                await (await trio.open_tcp_stream(coturn.address, HTTPS_PORT)).aclose()
-                return
-            await trio.sleep(0.05)
+def options_of_this_version() -> list[str]:
+    known = run(["turnserver", "--help"], text=True)
+    words = (known.stdout + known.stderr).split()
+    return [option for option in _WHERE_KNOWN if option in words]
+
+
+async def until_answered(device: Device, *hosts: str) -> None:
+    """Return once there is STUN on both ports of each address of the device. Raises `trio.TooSlowError`."""
+    with trio.fail_after(DEADLINE), device.enter():
+        for host, port in itertools.product(hosts, (PORT, OTHER_PORT)):
+            await _answered(host, port)
+
+
+async def _until_listening(device: Device, host: str) -> None:
+    async def accepts() -> bool:
+        with contextlib.suppress(OSError):
+            await (await trio.open_tcp_stream(host, HTTPS_PORT)).aclose()
+            return True
+        return False
+
+    with device.enter():
+        await await_until(accepts)
 
 
 async def _answered(host: str, port: int) -> None:
@@ -86,6 +100,6 @@ async def _answered(host: str, port: int) -> None:
         await sock.bind(("0.0.0.0", 0))
         while True:
             await sock.sendto(request, (host, port))
-            with trio.move_on_after(0.05):
+            with trio.move_on_after(0.05):  # then the request is repeated
                 assert (await sock.recvfrom(2000))[0][8:20] == request[8:]
                 return

@@ -17,6 +17,7 @@ from attrs import frozen
 from patchbay.lab.nodes import Device
 from patchbay.sandbox.process import NodeProcess
 from tests.judges.coturn import HTTPS_PORT, PASSWORD, PORT, USER, Coturn
+from tests.patience import DEADLINE
 
 K = TypeVar("K")
 
@@ -109,7 +110,9 @@ async def open_agents(devices: Mapping[K, Device]) -> AsyncIterator[dict[K, Agen
         agents = {}
         for name, device in devices.items():
             process = await stack.enter_async_context(
-                device.open_process([sys.executable, AGENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+                device.open_process(
+                    [sys.executable, AGENT, str(DEADLINE)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+                )
             )
             agents[name] = Agent(process)
             nursery.start_soon(agents[name].listen)

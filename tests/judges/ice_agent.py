@@ -4,6 +4,9 @@
     ->  the description: username, password, candidates
 {"number": 2, "session": "x", "do": "connect", "remote": description}
     ->  connected; then also which pair was chosen, and whether the other end was heard through it
+
+The argument is the deadline of each wait in seconds. An end that does not control waits without end for a
+pair to be nominated.
 """
 
 from __future__ import annotations
@@ -18,9 +21,8 @@ from aioice import stun
 
 # A check is sent at 0, 0.5, 1.5 and 3.5 s and given up at 7.5 s; by aioice's own count of 6 it would be 63 s.
 stun.RETRY_MAX = 3
-# An end that does not control waits without end for a pair to be nominated.
-CONNECT_WITHIN = 20
-HELLO, HEAR_WITHIN = b"hello through ICE", 5
+DEADLINE = float(sys.argv[1])
+HELLO = b"hello through ICE"
 
 
 async def gather(sessions: dict[str, aioice.Connection], request: dict[str, Any]) -> dict[str, Any]:
@@ -50,14 +52,14 @@ async def connect(sessions: dict[str, aioice.Connection], request: dict[str, Any
         await connection.add_remote_candidate(aioice.Candidate.from_sdp(candidate))
     await connection.add_remote_candidate(None)
     try:
-        await asyncio.wait_for(connection.connect(), CONNECT_WITHIN)
+        await asyncio.wait_for(connection.connect(), DEADLINE)
     except (ConnectionError, TimeoutError) as error:
         return {"connected": False, "why": repr(error)}
     pair = connection._nominated[1]
     # No way is found before packets have gone it in both directions, so nothing has to be repeated.
     await connection.send(HELLO)
     try:
-        heard = await asyncio.wait_for(connection.recv(), HEAR_WITHIN)
+        heard = await asyncio.wait_for(connection.recv(), DEADLINE)
     except TimeoutError:
         heard = b""
     return {

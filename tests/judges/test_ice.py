@@ -28,7 +28,8 @@ from tests.judges.ice import (
     turn_by_udp,
 )
 
-pytestmark = pytest.mark.kernel
+# In one worker, because each worker would run all sessions.
+pytestmark = [pytest.mark.kernel, pytest.mark.xdist_group("ice")]
 
 PAIRS = [(a.value, b.value) for a, b in itertools.combinations_with_replacement(Nat, 2)]
 OFFICE = "office"  # the router preset `corporate`: lets out TCP 80 and 443, and UDP 53
@@ -65,26 +66,25 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
 async def _run_all(folder: Path) -> Outcomes:
     found: Outcomes = {}
     limit = trio.CapacityLimiter(AT_ONCE)
-    with trio.fail_after(120):
-        async with patchbay.open_lab(label="ice") as lab, open_coturn(lab, folder) as coturn:
-            # Of each kind one for the first end, and one for the second.
-            devices: dict[tuple[int, str], Device] = {}
-            async with lab.batch():
-                for end, name in itertools.product((0, 1), (*(nat.value for nat in Nat), OFFICE)):
-                    kind = {"preset": "corporate"} if name == OFFICE else {"nat": name}
-                    router = await lab.add_router(f"r{end}-{name}", **kind)
-                    devices[end, name] = await lab.add_device(f"d{end}-{name}", uplink=router)
+    async with patchbay.open_lab(label="ice") as lab, open_coturn(lab, folder) as coturn:
+        # Of each kind one for the first end, and one for the second.
+        devices: dict[tuple[int, str], Device] = {}
+        async with lab.batch():
+            for end, name in itertools.product((0, 1), (*(nat.value for nat in Nat), OFFICE)):
+                kind = {"preset": "corporate"} if name == OFFICE else {"nat": name}
+                router = await lab.add_router(f"r{end}-{name}", **kind)
+                devices[end, name] = await lab.add_device(f"d{end}-{name}", uplink=router)
 
-            async with open_agents(devices) as agents:
+        async with open_agents(devices) as agents:
 
-                async def run(session: tuple[str, str, str], servers: tuple[Servers, Servers]) -> None:
-                    ends = [(agents[end, session[1 + end]], servers[end]) for end in (0, 1)]
-                    async with limit:
-                        found[session] = await run_session(" ".join(session), ends[0], ends[1])
+            async def run(session: tuple[str, str, str], servers: tuple[Servers, Servers]) -> None:
+                ends = [(agents[end, session[1 + end]], servers[end]) for end in (0, 1)]
+                async with limit:
+                    found[session] = await run_session(" ".join(session), ends[0], ends[1])
 
-                async with trio.open_nursery() as nursery:
-                    for session, servers in sessions(coturn).items():
-                        nursery.start_soon(run, session, servers)
+            async with trio.open_nursery() as nursery:
+                for session, servers in sessions(coturn).items():
+                    nursery.start_soon(run, session, servers)
     return found
 
 

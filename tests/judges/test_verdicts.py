@@ -15,7 +15,8 @@ from patchbay.model.nat import Behavior, Nat, NatConfig, config_of
 from tests.judges.coturn import open_coturn
 from tests.judges.tools import HAIRPIN_TOOLS, TOOLS
 
-pytestmark = pytest.mark.kernel
+# In one worker, because each worker would ask all programs.
+pytestmark = [pytest.mark.kernel, pytest.mark.xdist_group("verdicts")]
 
 CLASSES = {
     f"{mapping.short}M-{filtering.short}F": NatConfig(mapping=mapping, filtering=filtering)
@@ -40,25 +41,24 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> Said:
 async def _ask_all(folder: Path) -> Said:
     found: Said = {}
     limit = trio.CapacityLimiter(AT_ONCE)
-    with trio.fail_after(120):
-        async with patchbay.open_lab(label="judges") as lab, open_coturn(lab, folder) as coturn:
-            devices: dict[str, Device] = {}
-            async with lab.batch():
-                for name, nat in NATS.items():
-                    router = await lab.add_router(f"r-{name}", nat=nat)
-                    devices[name] = await lab.add_device(name, uplink=router)
+    async with patchbay.open_lab(label="judges") as lab, open_coturn(lab, folder) as coturn:
+        devices: dict[str, Device] = {}
+        async with lab.batch():
+            for name, nat in NATS.items():
+                router = await lab.add_router(f"r-{name}", nat=nat)
+                devices[name] = await lab.add_device(name, uplink=router)
 
-            async def ask(tool: str, nat: str) -> None:
-                device = devices[nat]
-                argv = TOOLS[tool].argv(str(device.ip), coturn.address)
-                async with limit:
-                    # `stun` answers by its exit status, too.
-                    done = await device.run(argv, capture_stdout=True, check=False, timeout=60)
-                found[tool, nat] = done.stdout.decode()
+        async def ask(tool: str, nat: str) -> None:
+            device = devices[nat]
+            argv = TOOLS[tool].argv(str(device.ip), coturn.address)
+            async with limit:
+                # `stun` answers by its exit status, too.
+                done = await device.run(argv, capture_stdout=True, check=False)
+            found[tool, nat] = done.stdout.decode()
 
-            async with trio.open_nursery() as nursery:
-                for asked in ASKED:
-                    nursery.start_soon(ask, *asked)
+        async with trio.open_nursery() as nursery:
+            for asked in ASKED:
+                nursery.start_soon(ask, *asked)
     return found
 
 

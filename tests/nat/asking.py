@@ -16,6 +16,7 @@ import trio
 import patchbay
 from patchbay.lab.lab import Lab
 from patchbay.plan.port_mapping import HTTP_PORT
+from tests.patience import DEADLINE
 
 LAB: dict[str, Any] = {
     "router": [
@@ -36,10 +37,8 @@ INSIDE, OUTSIDE, WITNESS = 7001, 7000, 7999  # WITNESS on both sides
 
 @contextlib.asynccontextmanager
 async def mapping_lab(spec: dict[str, Any] = LAB) -> AsyncIterator[Lab]:
-    """`LAB`, open, with a bound on the whole test."""
-    with trio.fail_after(60):
-        async with patchbay.open_lab(spec) as lab:
-            yield lab
+    async with patchbay.open_lab(spec) as lab:
+        yield lab
 
 
 # Who asks
@@ -107,7 +106,7 @@ class Pcp:
         request += self.nonce + bytes([NUMBER[proto], 0, 0, 0])
         request += INSIDE.to_bytes(2) + OUTSIDE.to_bytes(2) + any_address
         plain = node.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        with trio.socket.from_stdlib_socket(plain) as sock, trio.fail_after(5):
+        with trio.socket.from_stdlib_socket(plain) as sock, trio.fail_after(DEADLINE):
             await sock.connect((gateway(node), NAT_PMP_PORT))
             await sock.send(request)
             return await sock.recv(1100)
@@ -166,7 +165,7 @@ async def serving(*nodes: Any) -> AsyncIterator[None]:
 async def reached(lab: Lab, proto: str, port: int) -> str:
     """Which host the stranger reaches at that port of the router; it must see the stranger's own address."""
     plain = lab.device("stranger").socket(socket.AF_INET, KIND[proto])
-    with trio.socket.from_stdlib_socket(plain) as sock, trio.fail_after(5):
+    with trio.socket.from_stdlib_socket(plain) as sock, trio.fail_after(DEADLINE):
         await sock.connect((str(lab.router("home").ip), port))
         await sock.send(b"?")
         name, *peer = (await sock.recv(100)).decode().split()

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 import trio
+from attrs import evolve
 
 import patchbay
 from patchbay import Device, NatConfig
-from patchbay.model.nat import Behavior
-from tests.nat.talk import SOON, Endpoint, Inside, connects, endpoint_of, hear, net, udp
+from patchbay.model.nat import Behavior, Nat
+from tests.nat.talk import Endpoint, Inside, drain, endpoint_of, hear, knock, net, udp
+from tests.patience import DEADLINE, await_until
 
 pytestmark = pytest.mark.kernel
 
@@ -38,11 +40,12 @@ async def outside_of_flows(
 
 async def test_two_hundred_devices_of_a_carrier_keep_out_of_each_others_ports() -> None:
     async with net() as world:
-        router = await world.lab.add_router("carrier", preset="isp-cgnat")
+        # No mapping may expire before the last one is there to be compared with it.
+        lasting = evolve(Nat.CGNAT.config, udp_timeout=3600)
+        router = await world.lab.add_router("carrier", preset="isp-cgnat", nat=lasting)
         async with world.lab.batch():
             devices = [await world.lab.add_device(f"d{each}", uplink=router) for each in range(DEVICES)]
         limit, seen = trio.CapacityLimiter(10), {}
-        begun = trio.current_time()
 
         async def note(device: Device) -> None:
             seen[device.name] = await outside_of_flows(device, world.endpoints, limit)
@@ -50,7 +53,6 @@ async def test_two_hundred_devices_of_a_carrier_keep_out_of_each_others_ports() 
         async with trio.open_nursery() as nursery:
             for device in devices:
                 nursery.start_soon(note, device)
-        assert trio.current_time() - begun < 30, "the first mappings have expired: nothing was compared"
         assert all(len(each) == FLOWS for each in seen.values())
         assert len(set.union(*seen.values())) == DEVICES * FLOWS
         # Each device at one address (RFC 6888 REQ-2), within 1008 ports that no other has any of.
@@ -82,24 +84,22 @@ async def test_a_host_that_comes_changes_no_mapping_of_others() -> None:
         assert another[0] not in {ip for ip, _ in outside}
 
 
+@pytest.mark.ordinary
 async def test_a_carrier_with_many_customers_forgets_them_and_goes_on() -> None:
     """More than one transaction of nft may be long, where there is no real root."""
     spec = {"router": [{"name": "dc", "preset": "datacenter"}, {"name": "isp", "preset": "isp-cgnat"}]}
     customers = {f"c{each}": {"eth0": {"gateway": "isp"}} for each in range(700)}
-    with trio.fail_after(60):
-        async with patchbay.open_lab(
-            {**spec, "device": {"s": {"eth0": {"gateway": "dc"}}, **customers}}
-        ) as lab:
-            isp, seen = lab.router("isp"), []
-            async with lab.device("s").reflector() as reflector:
-                for change in (
-                    isp.flush_nat_state,
-                    partial(isp.set_nat_mode, "home"),
-                    partial(isp.set_nat_mode, "cgnat"),
-                ):
-                    await change()
-                    some = (lab.device(name) for name in ("c0", "c350", "c699"))
-                    seen.append([(await device.probe_udp_mapping(reflector))[0] for device in some])
+    async with patchbay.open_lab({**spec, "device": {"s": {"eth0": {"gateway": "dc"}}, **customers}}) as lab:
+        isp, seen = lab.router("isp"), []
+        async with lab.device("s").reflector() as reflector:
+            for change in (
+                isp.flush_nat_state,
+                partial(isp.set_nat_mode, "home"),
+                partial(isp.set_nat_mode, "cgnat"),
+            ):
+                await change()
+                some = (lab.device(name) for name in ("c0", "c350", "c699"))
+                seen.append([(await device.probe_udp_mapping(reflector))[0] for device in some])
         assert len(set(seen[0])) == 3
         assert seen[0] == seen[2]
         assert set(seen[1]) == {str(isp.uplink_ip)}
@@ -107,7 +107,7 @@ async def test_a_carrier_with_many_customers_forgets_them_and_goes_on() -> None:
 
 async def test_a_block_that_is_used_up_drops_new_flows_and_leaves_old_ones_alone() -> None:
     async with net() as world:
-        hosts = await world.add_nat(NatConfig(EI, EI, "block:16"))
+        hosts = await world.add_nat(NatConfig(EI, EI, "block:16", udp_timeout=3600))
         ends = [Inside(hosts[0], "udp") for _ in range(16)]
         ports = {(await end.seen_by(world.endpoints[0]))[1] for end in ends}
         assert len(ports) == 16  # every last one is found
@@ -118,26 +118,27 @@ async def test_a_block_that_is_used_up_drops_new_flows_and_leaves_old_ones_alone
         # The old ones have theirs, towards others too; and so has the neighbour.
         assert {(await end.seen_by(world.endpoints[2]))[1] for end in ends} == ports
         assert (await Inside(hosts[1], "udp").seen_by(world.endpoints[1]))[1] not in ports
-        for sock in late:
-            with pytest.raises(trio.TooSlowError), trio.fail_after(0.1):
-                await sock.recv(100)
+        assert [await drain(sock) for sock in late] == [[]] * 4
         # TCP has ports of its own.
         ends = [Inside(hosts[0], "tcp") for _ in range(16)]
         assert len({await end.seen_by(world.endpoints[0]) for end in ends}) == 16
-        assert await connects(hosts[0], world.endpoints[0], within=0.3) == "silence"
+        assert await knock(hosts[0], world.endpoints[0]) == "silence"
 
 
 async def test_the_ports_of_closed_connections_come_back() -> None:
     config = NatConfig(EI, EI, "block:4", tcp_established_timeout=1)
     async with net() as world:
         (host,) = await world.add_nat(config, hosts=1)
-        for _ in range(3):
-            with trio.fail_after(SOON):
-                for _ in range(4):
-                    while await connects(host, world.endpoints[0]) != "open":
-                        pass
+
+        async def another_is_open() -> bool:
+            return await knock(host, world.endpoints[0]) == "open"
+
+        for _ in range(3 * 4):
+            await await_until(another_is_open)
 
 
+# In a pcap file: a header each, Ethernet, IPv4, UDP, and "flood".
+PACKET = 16 + 14 + 20 + 8 + 5
 MODES = ("home", "corporate", "address-restricted", "symmetric-predictable")
 
 FLOOD = """
@@ -151,14 +152,14 @@ for number, port in enumerate(itertools.cycle(ports)):
 
 
 async def test_no_packet_passes_untranslated_or_unfiltered_while_the_mode_changes(tmp_path: Path) -> None:
-    async with net(120) as world:
+    async with net() as world:
         (host,) = await world.add_nat("home", hosts=1, firewall="block-inbound")
         router, ix, stranger = world.routers[0], world.lab.ix, world.stranger
         outside = str(router.uplink_ip)
         # A stranger who knows the way to the inside addresses.
         inside = str(router.downstream_cidr)
         await ix.run(["ip", "route", "add", inside, "via", outside])
-        wan, eth0 = tmp_path / "wan.pcap", tmp_path / "eth0.pcap"
+        wan, eth0, changes = tmp_path / "wan.pcap", tmp_path / "eth0.pcap", 0
         # Where the lab's root is an ordinary user, the file is his.
         async with (
             ix.open_process(
@@ -194,8 +195,11 @@ async def test_no_packet_passes_untranslated_or_unfiltered_while_the_mode_change
             ):
                 for flood in (out, guess, knows):
                     await until(flood.stdout, b"begun")
-                for number in range(100):
-                    await router.set_nat_mode(MODES[number % len(MODES)])
+                for mode in itertools.cycle(MODES):
+                    await router.set_nat_mode(mode)
+                    changes += 1
+                    if changes >= 100 and wan.stat().st_size > 10_000 * PACKET:
+                        break
             for capture in (one, two):
                 capture.terminate()
                 await capture.wait()
@@ -206,7 +210,7 @@ async def test_no_packet_passes_untranslated_or_unfiltered_while_the_mode_change
 
 async def until(stream, words: bytes) -> None:
     said = b""
-    with trio.fail_after(SOON):
+    with trio.fail_after(DEADLINE):
         async for data in stream:
             said += data
             if words in said:

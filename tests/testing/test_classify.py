@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import subprocess
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import attrs
@@ -15,7 +15,9 @@ import trio
 import patchbay
 from patchbay.model.nat import Behavior, Nat, NatConfig
 from patchbay.services import stun_messages as stun
-from patchbay.testing import NatReport, StunServers, classify_nat, differences, predict, serve_stun
+from patchbay.testing import StunServers, classify_nat, differences, predict, serve_stun
+from tests.judges.coturn import options_of_this_version, until_answered
+from tests.patience import await_until
 
 pytestmark = pytest.mark.kernel
 
@@ -35,16 +37,15 @@ class Net:
 
 @contextlib.asynccontextmanager
 async def network(link: Any = None, **router: Any) -> AsyncIterator[Net]:
-    with trio.fail_after(60):
-        async with patchbay.open_lab() as lab:
-            async with lab.batch():
-                dc = await lab.add_router("dc", preset="datacenter")
-                first = await lab.add_device("first", uplink=dc)
-                second = await lab.add_device("second", uplink=dc)
-                edge = await lab.add_router("edge", **router)
-                device = await lab.add_device("device", uplink=edge, link=link)
-            async with serve_stun(first, second) as servers:
-                yield Net(lab, servers, first, second, device)
+    async with patchbay.open_lab() as lab:
+        async with lab.batch():
+            dc = await lab.add_router("dc", preset="datacenter")
+            first = await lab.add_device("first", uplink=dc)
+            second = await lab.add_device("second", uplink=dc)
+            edge = await lab.add_router("edge", **router)
+            device = await lab.add_device("device", uplink=edge, link=link)
+        async with serve_stun(first, second) as servers:
+            yield Net(lab, servers, first, second, device)
 
 
 @pytest.mark.parametrize("protocol", ["udp", "tcp"])
@@ -71,7 +72,8 @@ async def test_a_firewall_filters_without_a_nat(protocol: str) -> None:
 async def test_loss_and_a_long_path_change_nothing(protocol: str, loss: int) -> None:
     link = {"latency_ms": 60, "loss_pct": loss}
     async with network(link=link, nat=NatConfig(AD, AD, "random", hairpin=True)) as net:
-        report = await classify_nat(net.device, net.servers, protocol=protocol)
+        # By UDP 15 % of the round trips are lost. That all of 8 tries are is one in three million.
+        report = await classify_nat(net.device, net.servers, protocol=protocol, tries=8)
         assert differences(predict(NatConfig(AD, AD, "random", hairpin=True)), report) == []
         assert report.rtt is not None
         assert report.rtt > 0.11
@@ -86,14 +88,25 @@ async def test_a_hairpinned_packet_comes_from_outside() -> None:
         assert untried.hairpin is None
 
 
-async def test_how_long_an_idle_mapping_lasts_is_measured() -> None:
-    async with network(nat=NatConfig(APD, APD, udp_timeout=3)) as net:
-        report = await classify_nat(net.device, net.servers, timeouts=True)
-        assert report.udp_timeout is not None
-        low, high = report.udp_timeout
-        assert 2.5 < low <= 3 <= high < 4
-        longer = await classify_nat(net.device, net.servers, timeouts=True, longest=1.5)
-        assert longer.udp_timeout == (1.5, float("inf"))
+async def finds_timeout(seconds: float, device: patchbay.Device, servers: Any) -> bool:
+    """Measure it. False: the bounds are right but wide, because the machine is busy."""
+    report = await classify_nat(device, servers, timeouts=True)
+    assert report.udp_timeout is not None
+    low, high = report.udp_timeout
+    assert low <= seconds <= high
+    return seconds - 0.5 < low and high < seconds + 1
+
+
+@pytest.mark.parametrize("seconds", [1, 3])
+async def test_how_long_an_idle_mapping_lasts_is_measured(seconds: int) -> None:
+    async with network(nat=NatConfig(APD, APD, udp_timeout=seconds)) as net:
+        await await_until(partial(finds_timeout, seconds, net.device, net.servers))
+
+
+async def test_a_mapping_that_lasts_longer_than_is_measured_is_told_as_such() -> None:
+    async with network(nat="home") as net:
+        report = await classify_nat(net.device, net.servers, timeouts=True, longest=1.5)
+        assert report.udp_timeout == (1.5, float("inf"))
 
 
 async def test_what_a_server_with_one_address_cannot_tell_is_said() -> None:
@@ -134,7 +147,7 @@ async def test_where_nobody_answers_the_network_is_blocked() -> None:
 async def test_silence_of_a_server_that_could_not_answer_is_no_filtering() -> None:
     async with network(nat="home") as net:
         await net.lab.router("dc").run(["ip", "route", "add", "blackhole", f"{net.second.ip}/32"])
-        report = await classify_nat(net.device, net.servers.first, rto=0.05, tries=3)
+        report = await classify_nat(net.device, net.servers.first, rto=0.05)
         assert (report.mapping, report.filtering) == (None, None)
         assert f"the server's {net.second.ip} port 3479 does not answer" in report.notes[1]
 
@@ -190,7 +203,6 @@ async def test_a_task_inside_a_node_needs_no_handle() -> None:
         assert report.local == str(net.device.ip)
 
 
-@pytest.mark.skipif(not shutil.which("turnserver"), reason="coturn is not installed")
 async def test_another_server_tells_the_same() -> None:
     """coturn, with all of RFC 5780: OTHER-ADDRESS, CHANGE-REQUEST and RESPONSE-PORT."""
     config = NatConfig(EI, AD, hairpin=True, udp_timeout=2)
@@ -199,14 +211,12 @@ async def test_another_server_tells_the_same() -> None:
         uplinks = {"eth0": "dc", "eth1": other}
         server = await net.lab.add_device("coturn", ifaces=uplinks, default_via="eth0")
         addresses = [str(iface.ip) for iface in server.ifaces]
-        argv = ["turnserver", "-n", "-S", "--no-tls", "--no-dtls", "--no-cli", "--log-file", "stdout"]
+        argv = ["turnserver", "-n", "-S", "--no-tls", "--no-dtls", "--log-file", "stdout"]
         for address in addresses:
             argv += ["--listening-ip", address]
-        argv += ["--pidfile", "/dev/null"]
+        argv += ["--pidfile", "/dev/null", *options_of_this_version()]
         async with server.open_process(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
-            # While it starts, requests are repeated.
-            report: NatReport = await classify_nat(net.device, (addresses[0], 3478), timeouts=True)
+            await until_answered(server, *addresses)
+            report = await classify_nat(net.device, (addresses[0], 3478))
+            await await_until(partial(finds_timeout, 2, net.device, (addresses[0], 3478)))
         assert differences(predict(config), report) == []
-        assert report.udp_timeout is not None
-        low, high = report.udp_timeout
-        assert 1.5 < low <= 2 <= high < 3

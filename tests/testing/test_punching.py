@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import trio
 
 from patchbay.model.nat import Behavior, Nat, NatConfig
 from patchbay.testing import connects
@@ -23,8 +22,7 @@ NATS: dict[str, Nat | NatConfig] = {
 
 
 async def test_hosts_connect_as_theory_says() -> None:
-    with trio.fail_after(120):
-        found = await measure_matrix(NATS)
+    found = await measure_matrix(NATS)
     assert len(found) == 2 * len(NATS) * (len(NATS) + 1) // 2
     wrong = {
         pair: works
