@@ -1,9 +1,12 @@
 """The fixture `ordinary_user`, on which every test of patchbay without root rests."""
 
 import json
+import os
+import pwd
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -27,6 +30,20 @@ def test_is_not_root_and_holds_no_privileges(ordinary_user: OrdinaryUser) -> Non
     assert facts["capabilities"] == 0
 
 
+def test_has_a_line_in_the_files_that_know_accounts_and_a_range_of_ids(ordinary_user: OrdinaryUser) -> None:
+    told = ordinary_user.run(["sh", "-c", "id -un; cat /etc/subuid /etc/subgid"]).stdout.splitlines()
+    assert told[0] == ordinary_user.name
+    if Path("/etc/subuid").exists():
+        assert sum(line.startswith(f"{ordinary_user.name}:") for line in told) == 2
+
+
+def test_is_an_account_that_the_machine_does_not_get(ordinary_user: OrdinaryUser) -> None:
+    names = {entry.pw_name for entry in pwd.getpwall()}
+    assert (ordinary_user.name in names) == (os.geteuid() != 0)
+    if ordinary_user.become:
+        assert str(ordinary_user.root) not in Path("/proc/mounts").read_text()
+
+
 def test_has_the_tests_python_and_packages_and_this_patchbay(ordinary_user: OrdinaryUser) -> None:
     done = ordinary_user.run([ordinary_user.python, "-c", FACTS], env={"WISH": "granted"})
     facts = json.loads(done.stdout)
@@ -37,8 +54,13 @@ def test_has_the_tests_python_and_packages_and_this_patchbay(ordinary_user: Ordi
 
 
 def test_reads_the_repository(ordinary_user: OrdinaryUser) -> None:
-    readme = ordinary_user.root / "README.md"
-    assert ordinary_user.run(["cat", readme]).stdout == readme.read_text(encoding="utf-8")
+    done = ordinary_user.run(["cat", ordinary_user.root / "README.md"])
+    assert done.stdout == (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+
+
+def test_does_not_write_to_what_root_lends(ordinary_user: OrdinaryUser) -> None:
+    done = ordinary_user.run(["test", "-w", ordinary_user.root / "README.md"], check=False)
+    assert done.returncode == 1 or not ordinary_user.become
 
 
 def test_writes_to_a_folder_of_their_own(ordinary_user: OrdinaryUser) -> None:
@@ -55,6 +77,11 @@ def test_shows_the_output_of_what_failed(ordinary_user: OrdinaryUser) -> None:
 
 
 def test_a_started_process_is_the_command_itself(ordinary_user: OrdinaryUser) -> None:
-    with ordinary_user.popen(["sleep", "60"]) as process:
+    with ordinary_user.popen(["sleep", "1000"]) as process:
         process.terminate()
     assert process.returncode == -signal.SIGTERM
+
+
+def test_starts_in_the_folder_asked_for_as_the_user_sees_it(ordinary_user: OrdinaryUser) -> None:
+    assert ordinary_user.run(["pwd"]).stdout.strip() == str(ordinary_user.scratch)
+    assert "sims" in ordinary_user.run(["ls"], cwd=ordinary_user.root).stdout.split()

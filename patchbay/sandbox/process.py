@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 import signal
 import socket
 import subprocess
@@ -140,7 +141,7 @@ class Spawn:
         self.cwd = os.fspath(cwd) if cwd is not None else str(Path.cwd())
         # setpriv(1), of util-linux: by name as /etc/passwd has it.
         self.prefix = (
-            ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups", "--"]
+            ["setpriv", f"--reuid={user}", f"--regid={_group_of(user)}", "--init-groups", "--"]
             if user is not None
             else []
         )
@@ -155,6 +156,15 @@ class Spawn:
                 "targets": list(targets),
             }
         }
+
+
+def _group_of(user: str | int) -> str | int:
+    """Return the group that /etc/passwd gives the user; the user's own name or number where it has none."""
+    try:
+        entry = pwd.getpwuid(int(user)) if str(user).isdecimal() else pwd.getpwnam(str(user))
+    except KeyError:
+        return user
+    return entry.pw_gid
 
 
 async def spawn(channel: Channel, what: Spawn, stdin: Any, stdout: Any, stderr: Any) -> NodeProcess:

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from tests.processes import run
+
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 LAB = """
@@ -32,14 +34,13 @@ gateway = "home router"
 def cli(tmp_path: Path) -> Cli:
     """Runs `patchbay ...` in a folder of its own."""
 
-    def run(
+    def patchbay(
         *words: str | Path, before: tuple[str, ...] = (), **options: Any
     ) -> subprocess.CompletedProcess[str]:
         argv = [*before, sys.executable, "-m", "patchbay_cli.main", *map(str, words)]
-        settings: dict[str, Any] = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 60}
-        return subprocess.run(argv, check=False, **{**settings, **options})
+        return run(argv, text=True, **{"cwd": tmp_path, **options})
 
-    return run
+    return patchbay
 
 
 @pytest.fixture

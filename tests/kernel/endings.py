@@ -10,6 +10,10 @@ import sys
 import trio
 
 import patchbay
+from patchbay.sandbox import process
+
+# One of the lab's processes takes no notice of SIGTERM: it need not be waited for as long as others' may.
+process.GRACE = 0.2
 
 SPEC = {
     "router": [{"name": "dc", "preset": "datacenter"}, {"name": "home", "preset": "home"}],
@@ -29,9 +33,9 @@ async def hold(way: str, lab: patchbay.Lab, scope: trio.CancelScope) -> None:
     await laptop.call(os.getpid)
     laptop.popen(["sleep", "1000"])
     stubborn = "trap '' TERM INT HUP; echo ready; while :; do sleep 1; done"
-    async with laptop.open_process(["sh", "-c", stubborn], stdout=-1) as process:
-        assert process.stdout
-        await process.stdout.receive_some()
+    async with laptop.open_process(["sh", "-c", stubborn], stdout=-1) as child:
+        assert child.stdout
+        await child.stdout.receive_some()
         state = {
             "agent": lab._session.sandbox.pid,
             "namespaces": [list(worker.namespace) for worker in lab._session._workers.values()],

@@ -16,12 +16,14 @@ import trio
 
 import patchbay
 from tests.kernel.labs import HOME, home_lab, serve_echo
+from tests.patience import DEADLINE
 
 pytestmark = pytest.mark.kernel
 
 PAGE = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello"
 
 
+@pytest.mark.ordinary
 async def test_an_unmodified_httpx_client_fetches_a_page_through_the_home_nat() -> None:
     peers: list[Any] = []
 
@@ -44,14 +46,19 @@ async def test_an_unmodified_httpx_client_fetches_a_page_through_the_home_nat() 
 
 async def test_a_listener_in_a_node_is_not_reachable_from_the_host_and_its_address_is_the_nodes() -> None:
     async with home_lab() as lab, trio.open_nursery() as nursery:
-        with lab.device("server").enter():
-            (listener,) = await trio.open_tcp_listeners(8000, host="0.0.0.0")
-        nursery.start_soon(trio.serve_listeners, serve_echo, [listener])
-        with pytest.raises(OSError):
-            await trio.open_tcp_stream("127.0.0.1", 8000)
+        # The host's own port is held, so that nobody listens there.
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+            with lab.device("server").enter():
+                (listener,) = await trio.open_tcp_listeners(port, host="0.0.0.0")
+            nursery.start_soon(trio.serve_listeners, serve_echo, [listener])
+            with pytest.raises(OSError):
+                await trio.open_tcp_stream("127.0.0.1", port)
+        target = (str(lab.device("server").ip), port)
         with lab.device("laptop").enter():
-            stream = await trio.open_tcp_stream(str(lab.device("server").ip), 8000)
-        assert stream.socket.getpeername() == (str(lab.device("server").ip), 8000)
+            stream = await trio.open_tcp_stream(*target)
+        assert stream.socket.getpeername() == target
         nursery.cancel_scope.cancel()
 
 
@@ -78,9 +85,9 @@ POOL = ThreadPoolExecutor(1)
 POOL.submit(int).result()
 
 LEAKS: dict[str, Callable[[], Any]] = {
-    "requests": lambda: requests.get("http://127.0.0.1:9/", timeout=1),
-    "requests by name": lambda: requests.get("http://example.invalid/", timeout=1),
-    "create_connection": lambda: socket.create_connection(("127.0.0.1", 9), timeout=1),
+    "requests": lambda: requests.get("http://127.0.0.1:9/", timeout=DEADLINE),
+    "requests by name": lambda: requests.get("http://example.invalid/", timeout=DEADLINE),
+    "create_connection": lambda: socket.create_connection(("127.0.0.1", 9), timeout=DEADLINE),
     "plain socket": socket.socket,
     "plain IPv6 UDP socket": lambda: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM),
     "C socket": lambda: socket.SocketType(socket.AF_INET, socket.SOCK_STREAM),
@@ -254,6 +261,7 @@ def test_other_socket_factories_keep_working_and_two_runs_follow_each_other() ->
     assert factory.made == 2
 
 
+@pytest.mark.ordinary
 async def test_sockets_handed_out_or_accepted_are_dead_after_the_lab() -> None:
     peers: list[Any] = []
     async with home_lab() as lab, trio.open_nursery() as nursery:

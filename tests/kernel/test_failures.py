@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -17,6 +16,9 @@ from patchbay.lab.lab import Lab
 from patchbay.model.lab import LabSpec, RouterPreset, RouterSpec
 from patchbay.plan.change import between
 from patchbay.tools.commands import Command, Ip, SetSysctl
+from tests.kernel.labs import PING
+from tests.kernel.state import is_settled, kernel_state
+from tests.patience import await_until
 
 pytestmark = pytest.mark.kernel
 
@@ -29,19 +31,6 @@ async def add_home(lab: Lab) -> patchbay.Router:
 
 def router_plan(layout: Any) -> list[Command]:
     return list(between(layout, extend(layout, LabSpec(routers=(ADDED,)))))
-
-
-async def kernel_state(lab: Lab) -> dict[str, Any]:
-    """Every namespace with its links, addresses, routes and rules; without counters and timers."""
-    listed = await lab.ix.run(["ls", "/run/netns"], capture_stdout=True)
-    state: dict[str, Any] = {}
-    for ns in listed.stdout.decode().split():
-        for command in ("ip -j address", "ip -j route", "ip -6 -j route", "nft -j list ruleset"):
-            argv = ["nsenter", f"--net=/run/netns/{ns}", *command.split()]
-            done = await lab.ix.run(argv, capture_stdout=True)
-            text = re.sub(rb'"(valid_life_time|preferred_life_time|handle)": ?\d+', b'"x":0', done.stdout)
-            state[f"{ns} {command}"] = json.loads(text or b"[]")
-    return state
 
 
 def plan_positions() -> list[int]:
@@ -58,7 +47,7 @@ async def test_a_wrong_line_at_every_position_of_a_routers_plan_is_undone_and_to
         # With a device in it: a bridge gets its link-local address with its first carrier, and keeps it.
         await lab.add_device("server", uplink=await lab.add_router("dc", preset="datacenter"))
         layout = lab._changes.standing
-        await settle(lab)
+        await await_until(partial(has_settled, lab))
         before = await kernel_state(lab)
         for position in plan_positions():
             broken = router_plan(layout)[position]
@@ -68,25 +57,30 @@ async def test_a_wrong_line_at_every_position_of_a_routers_plan_is_undone_and_to
             assert lab._changes.standing is layout
             assert [router.name for router in lab.routers] == ["dc"]
             await assert_explained(failure.value, broken)
-            await until(lambda: kernel_state(lab), before)
+            await until_state(lab, before)
         home = await add_home(lab)
         phone = await lab.add_device("phone", uplink=home)
-        await phone.run(["ping", "-c1", "-W2", str(lab.ix.ip)], capture_stdout=True)
-        await phone.run(["ping", "-c1", "-W2", str(lab.ix.ip6)], capture_stdout=True)
+        await phone.run([*PING, str(lab.ix.ip)], capture_stdout=True)
+        await phone.run([*PING, str(lab.ix.ip6)], capture_stdout=True)
 
 
-async def settle(lab: Lab) -> None:
-    """Wait for the link-local addresses and routes that the kernel makes on its own."""
-    seen: Any = None
-    while (now := await kernel_state(lab)) != seen:
-        seen = now
+async def has_settled(lab: Lab) -> bool:
+    return is_settled(await kernel_state(lab))
 
 
-async def until(state: Callable[[], Any], wanted: Any) -> None:
-    with trio.move_on_after(3):
-        while (seen := await state()) != wanted:
-            pass
-    assert seen == wanted
+async def until_state(lab: Lab, wanted: dict[str, Any]) -> None:
+    seen: dict[str, Any] = {}
+
+    async def is_reached() -> bool:
+        nonlocal seen
+        seen = await kernel_state(lab)
+        return seen == wanted
+
+    try:
+        await await_until(is_reached)
+    except AssertionError:
+        assert seen == wanted
+        raise
 
 
 async def assert_explained(error: patchbay.CommandFailed, broken: Command) -> None:
@@ -108,6 +102,7 @@ async def assert_explained(error: patchbay.CommandFailed, broken: Command) -> No
         assert "nowhere" in error.input_line
 
 
+@pytest.mark.ordinary
 async def test_a_word_that_ip_cannot_read_is_found_in_its_batch(break_command: Callable[..., Any]) -> None:
     def misspell(command: Ip) -> Ip:
         return evolve(command, args=("addr", "add", "10.0.0.300/24", "dev", "lan"))

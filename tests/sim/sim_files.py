@@ -5,7 +5,7 @@ from pathlib import Path
 
 from patchbay.errors import SpecError
 from patchbay.sim.load import load_sim
-from patchbay.sim.outcome import Sim
+from patchbay.sim.outcome import Happening, Sim, StepBegan
 
 TOPOLOGY = """
 [[router]]
@@ -66,3 +66,12 @@ def problems_of(folder: Path, steps: str, **parts: str) -> list[str]:
     except SpecError as error:
         return [line.removeprefix(f"{file}:") for line in str(error).splitlines()]
     return []
+
+
+def has_begun(happening: Happening, step: str) -> bool:
+    return isinstance(happening, StepBegan) and happening.step.planned.path == step
+
+
+def until_there_is(file: Path) -> str:
+    """A line of shell that ends when the file is there."""
+    return f"while ! [ -e {file} ]; do sleep 0.02; done"  # how often the shell looks

@@ -146,9 +146,9 @@ async def test_waiting_for_a_capture_ends_when_it_is_printed(autojump_clock: tri
     began = trio.current_time()
 
     async def print_later() -> None:
-        await trio.sleep(1)
+        await trio.sleep(1)  # by the clock of the test, which jumps ahead
         output.feed(Pipe.STDOUT, b"nothing yet\n")
-        await trio.sleep(1)
+        await trio.sleep(1)  # by the clock of the test, which jumps ahead
         output.feed(Pipe.STDOUT, b"port 80\n")
 
     async with trio.open_nursery() as nursery:

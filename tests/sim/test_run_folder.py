@@ -12,9 +12,10 @@ import trio
 
 from patchbay.report.combined import as_junit
 from patchbay.report.run_folder import RunFolder
-from patchbay.sim.outcome import Happening, Sim, SimEnded, Status, StepBegan, TimePassed
+from patchbay.sim.outcome import Happening, Sim, SimEnded, SimOutcome, Status, TimePassed
 from patchbay.sim.runner import run_sims
-from tests.sim.sim_files import loaded
+from tests.patience import DEADLINE
+from tests.sim.sim_files import has_begun, loaded, until_there_is
 
 TRUE = '[[step]]\ndevice = "server"\ncmd = ["true"]\n'
 FALSE = '[[step]]\ndevice = "server"\ncmd = ["sh", "-c", "echo \'<a|b>\' >&2; false"]\n'
@@ -118,14 +119,14 @@ async def test_a_run_leaves_these_files(tmp_path: Path) -> None:
 @pytest.mark.kernel
 async def test_a_reader_sees_which_step_runs(tmp_path: Path) -> None:
     file = tmp_path / "run" / "progress.json"
-    look = f"until grep -q '\"step\": 1,' {file}; do sleep 0.02; done; cat {file}"
+    look = f"until grep -q '\"step\": 1,' {file}; do sleep 0.02; done; cat {file}"  # how often it looks
     words = json.dumps(["sh", "-c", look])
     step = f'[[step]]\nid = "look"\ndevice = "server"\nparser = "json"\ncmd = {words}\n'
     captures = 'captures.one.pick = ".sims.0.steps.0.status"\ncaptures.two.pick = ".sims.0.steps.1.status"\n'
     check = '[[step]]\naction = "assert"\nchecks = ["look.one == passed", "look.two == running"]\n'
     (tmp_path / "run").mkdir()
     run = RunFolder(tmp_path / "run", sims(tmp_path, one=TRUE + step + captures + check), [])
-    with trio.fail_after(30):
+    with trio.fail_after(DEADLINE):
         await run_sims(run.outcomes, run)
     assert run.outcomes[0].error == ""
 
@@ -133,15 +134,16 @@ async def test_a_reader_sees_which_step_runs(tmp_path: Path) -> None:
 @pytest.mark.kernel
 async def test_so_many_sims_run_at_once(tmp_path: Path) -> None:
     def meet(mine: str, other: str) -> str:
-        wait = f"touch {tmp_path}/{mine}; while ! [ -e {tmp_path}/{other} ]; do sleep 0.02; done"
+        wait = f"touch {tmp_path}/{mine}; {until_there_is(tmp_path / other)}"
         return f'[[step]]\ndevice = "server"\ncmd = ["sh", "-c", "{wait}"]\n'
 
     run = RunFolder.create(tmp_path / "work", sims(tmp_path, a=meet("x", "y"), b=meet("y", "x"), c=TRUE), [])
-    with trio.fail_after(60):
+    with trio.fail_after(DEADLINE):
         await run_sims(run.outcomes, run, jobs=2)
     assert {outcome.status for outcome in run.outcomes} == {Status.PASSED}
 
 
+@pytest.mark.ordinary
 @pytest.mark.kernel
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_a_signal_ends_the_run_and_what_was_done_is_written(
@@ -153,7 +155,7 @@ async def test_a_signal_ends_the_run_and_what_was_done_is_written(
 
     def watch(happening: Happening) -> None:
         run(happening)
-        if isinstance(happening, StepBegan) and happening.step.planned.path == "step[1]":
+        if has_begun(happening, "step[1]"):
             os.kill(os.getpid(), number)
 
     assert await run_sims(run.outcomes, watch) is number
@@ -166,6 +168,13 @@ async def test_a_signal_ends_the_run_and_what_was_done_is_written(
     assert [sim["status"] for sim in combined["sims"]] == ["interrupted", "waiting"]
 
 
+def agent_of(sim: SimOutcome) -> int:
+    """The process that holds the lab in which the sim's first step runs."""
+    process = sim.steps[0].process
+    assert process
+    return process._node._lab._session.sandbox.pid
+
+
 @pytest.mark.kernel
 async def test_a_sim_whose_lab_dies_fails_and_the_next_one_runs(tmp_path: Path) -> None:
     sleep = '[[step]]\ndevice = "server"\ncmd = ["sleep", "1000"]\n'
@@ -174,10 +183,8 @@ async def test_a_sim_whose_lab_dies_fails_and_the_next_one_runs(tmp_path: Path) 
 
     def watch(happening: Happening) -> None:
         run(happening)
-        if isinstance(happening, StepBegan) and happening.step.planned.path == "step[1]":
-            # This test's own children: the lab's agent is the only one.
-            (agent,) = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
-            os.kill(int(agent), signal.SIGKILL)
+        if has_begun(happening, "step[1]") and happening.sim.sim.name == "a":
+            os.kill(agent_of(happening.sim), signal.SIGKILL)
 
     await run_sims(run.outcomes, watch)
     assert [outcome.status for outcome in run.outcomes] == [Status.FAILED, Status.PASSED]

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from patchbay.report.run_folder import RunFolder
-from patchbay.sim.outcome import SimOutcome, Status
+from patchbay.sim.outcome import Happening, Printed, SimBegan, SimOutcome, Status, Watch
 from patchbay.sim.runner import run_sims
-from tests.sim.sim_files import loaded
+from tests.patience import DEADLINE
+from tests.sim.sim_files import has_begun, loaded, until_there_is
 
 pytestmark = pytest.mark.kernel
 
@@ -30,12 +32,19 @@ gateway = "dc"
 P, F, W, STOPPED = Status.PASSED, Status.FAILED, Status.WAITING, Status.INTERRUPTED
 
 
-async def outcome_of(folder: Path, steps: str, head: str = "") -> SimOutcome:
-    """What becomes of a sim with these steps."""
+async def outcome_of(
+    folder: Path, steps: str, head: str = "", *, watch: Watch = lambda _: None
+) -> SimOutcome:
+    """What becomes of a sim with these steps. `watch` sees what happens."""
     sim = loaded(folder, steps, head=head, topology=TOPOLOGY)
     (folder / "run").mkdir()
     run = RunFolder(folder / "run", [sim], [])
-    await run_sims(run.outcomes, run)
+
+    def both(happening: Happening) -> None:
+        run(happening)
+        watch(happening)
+
+    await run_sims(run.outcomes, both)
     run.close()
     return run.outcomes[0]
 
@@ -98,7 +107,7 @@ captures.up.regex = "up"
 
 
 async def test_ready_after_lets_that_time_pass(tmp_path: Path) -> None:
-    outcome = await outcome_of(tmp_path, sh("sleep 60", 'action = "spawn"\nready_after = "150ms"'))
+    outcome = await outcome_of(tmp_path, sh("sleep 1000", 'action = "spawn"\nready_after = "150ms"'))
     assert outcome.error == ""
     assert (outcome.steps[0].elapsed or 0) >= 0.15
 
@@ -109,7 +118,7 @@ action = "spawn"
 id = "late"
 captures.bytes.regex = 'bytes (\\d+)'
 results.up_bytes = ".bytes"
-""") + '[[step]]\naction = "wait-for"\nid = "late"\ntimeout = "20s"\n'  # fmt: skip
+""") + '[[step]]\naction = "wait-for"\nid = "late"\ntimeout = "10m"\n'  # fmt: skip
     outcome = await outcome_of(tmp_path, steps)
     assert outcome.error == ""
     measured = outcome.steps[0].measured
@@ -117,7 +126,7 @@ results.up_bytes = ".bytes"
 
 
 async def test_a_step_waits_for_captures_of_a_process_that_goes_on(tmp_path: Path) -> None:
-    spawned = sh("sleep 0.1; echo port 7; sleep 60", """
+    spawned = sh("sleep 0.1; echo port 7; sleep 1000", """
 action = "spawn"
 id = "server"
 captures.port.regex = 'port (\\d+)'
@@ -149,7 +158,10 @@ captures.ip.regex = "mine (.*)"
     assert log(outcome, "pair-0") != log(outcome, "pair-1")
 
 
-async def test_what_is_left_over_is_ended_and_heard_to_the_last(tmp_path: Path) -> None:
+async def test_what_is_left_over_is_ended_and_heard_to_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("patchbay.sandbox.process.GRACE", DEADLINE)
     steps = sh("trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 0.05; done", """
 action = "spawn"
 ready = "up"
@@ -176,7 +188,7 @@ results = { up_bytes = ".bytes", down_bytes = ".never" }
 
 
 async def test_a_child_that_is_left_behind_does_not_hold_up_its_step(tmp_path: Path) -> None:
-    with trio.fail_after(30):
+    with trio.fail_after(DEADLINE):
         outcome = await outcome_of(
             tmp_path, sh("echo v=1; sleep 1000 &", 'id = "x"\ncaptures.v.regex = "v=(.)"')
         )
@@ -229,7 +241,8 @@ captures.w.regex = 'w=(.)'
 
 
 async def test_a_spawned_process_that_dies_fails_the_sim_at_one_of_the_next_steps(tmp_path: Path) -> None:
-    rest = '[[step]]\naction = "wait"\nduration = "50ms"\n' * 400
+    durations = ["50ms"] * 20 + ["1s"] * 10 + ["10s"] * 5
+    rest = "".join(f'[[step]]\naction = "wait"\nduration = "{each}"\n' for each in durations)
     outcome = await outcome_of(
         tmp_path, sh("echo lost >&2; exit 4", 'action = "spawn"\nid = "server"') + rest
     )
@@ -240,20 +253,36 @@ async def test_a_spawned_process_that_dies_fails_the_sim_at_one_of_the_next_step
 
 
 async def test_a_spawned_process_that_died_during_the_last_step_fails_the_sim(tmp_path: Path) -> None:
-    spawned = sh(f"while ! [ -e {tmp_path}/go ]; do sleep 0.02; done; exit 4", 'action = "spawn"\nid = "s"')
-    last = sh(f"touch {tmp_path}/go; sleep 0.5", device="b")
-    outcome = await outcome_of(tmp_path, spawned + last)
+    went, noticed = tmp_path / "went", tmp_path / "noticed"
+    spawned = sh(f"{until_there_is(went)}; exit 4", 'action = "spawn"\nid = "s"')
+    last = sh(f"touch {went}; {until_there_is(noticed)}", device="b")
+    sims: list[SimOutcome] = []
+
+    def watch(happening: Happening) -> None:
+        if isinstance(happening, SimBegan):
+            sims.append(happening.sim)
+        elif sims and (process := sims[0].steps[0].process) and process.wrong_end():
+            noticed.touch()
+
+    outcome = await outcome_of(tmp_path, spawned + last, watch=watch)
     assert statuses(outcome) == [F, P]
 
 
 async def test_a_spawned_process_that_fails_is_noticed_by_whoever_waits_for_it(tmp_path: Path) -> None:
-    spawned = sh("sleep 0.1; exit 4", """
+    waited_for = tmp_path / "waited-for"
+    spawned = sh(f"{until_there_is(waited_for)}; exit 4", """
 action = "spawn"
 id = "s"
 captures.x.regex = "x"
 results.up_bytes = ".x"
 """)  # fmt: skip
-    outcome = await outcome_of(tmp_path, spawned + '[[step]]\naction = "wait-for"\nid = "s"\n')
+
+    def watch(happening: Happening) -> None:
+        if has_begun(happening, "step[1]"):
+            waited_for.touch()
+
+    waits = '[[step]]\naction = "wait-for"\nid = "s"\n'
+    outcome = await outcome_of(tmp_path, spawned + waits, watch=watch)
     assert outcome.error.startswith("step[0] 's' (spawn on a): sh exited 4")
     assert statuses(outcome) == [P, F]
 
@@ -280,8 +309,7 @@ async def test_a_spawned_process_that_ends_while_it_gets_ready_fails_the_sim(tmp
 
 async def test_a_capture_that_can_not_come_any_more_fails_at_once(tmp_path: Path) -> None:
     steps = sh("echo hello", 'action = "spawn"\nid = "s"\ncaptures.port.regex = "port (.*)"')
-    with trio.fail_after(25):
-        outcome = await outcome_of(tmp_path, steps + sh("true", 'requires = ["s.port"]'))
+    outcome = await outcome_of(tmp_path, steps + sh("true", 'requires = ["s.port"]'))
     assert outcome.error.startswith(
         "step[1] (run on a): capture 'port' of step[0] 's' (spawn on a): it ended without it\n"
         "  looked for regex port (.*) in its stdout\n"
@@ -290,15 +318,22 @@ async def test_a_capture_that_can_not_come_any_more_fails_at_once(tmp_path: Path
 
 
 async def test_a_capture_that_does_not_come_is_waited_for_no_longer_than_its_timeout(tmp_path: Path) -> None:
-    steps = sh("sleep 60", 'action = "spawn"\nid = "s"\ncaptures.port.regex = "port (.*)"')
+    steps = sh("sleep 1000", 'action = "spawn"\nid = "s"\ncaptures.port.regex = "port (.*)"')
     outcome = await outcome_of(tmp_path, steps + sh("echo ${s.port}", 'capture_timeout = "50ms"'))
     assert "capture 'port' of step[0] 's' (spawn on a): not seen within 50ms" in outcome.error
 
 
-async def test_a_step_that_takes_too_long_is_ended(tmp_path: Path) -> None:
-    outcome = await outcome_of(tmp_path, sh("echo begun; exec sleep 1000", 'timeout = "200ms"'))
+async def test_a_step_that_takes_too_long_is_ended(tmp_path: Path, mock_clock: MockClock) -> None:
+    mock_clock.rate = 1.0
+
+    def watch(happening: Happening) -> None:
+        if isinstance(happening, Printed):
+            mock_clock.jump(600)
+
+    steps = sh("echo begun; exec sleep 1000", 'timeout = "10m"')
+    outcome = await outcome_of(tmp_path, steps, watch=watch)
     assert outcome.error == (
-        "step[0] (run on a): not done within its timeout of 200ms\n"
+        "step[0] (run on a): not done within its timeout of 10m\n"
         "  command    sh -c 'echo begun; exec sleep 1000'\n"
         "  stdout     begun"
     )
@@ -315,11 +350,20 @@ async def test_waiting_for_a_process_has_a_timeout_that_shows_the_process(tmp_pa
     assert outcome.error.endswith("stdout     begun")
 
 
-async def test_a_sim_that_takes_too_long_fails_and_tells_where_it_was(tmp_path: Path) -> None:
-    head = '[sim]\ntimeout = "500ms"\n'
-    outcome = await outcome_of(tmp_path, sh("true") + sh("exec sleep 1000", device="b") + sh("true"), head)
+async def test_a_sim_that_takes_too_long_fails_and_tells_where_it_was(
+    tmp_path: Path, mock_clock: MockClock
+) -> None:
+    mock_clock.rate = 1.0
+
+    def watch(happening: Happening) -> None:
+        if has_begun(happening, "step[1]"):
+            mock_clock.jump(600)
+
+    head = '[sim]\ntimeout = "10m"\n'
+    steps = sh("true") + sh("exec sleep 1000", device="b") + sh("true")
+    outcome = await outcome_of(tmp_path, steps, head, watch=watch)
     assert outcome.error.startswith(
-        "the sim did not end within its timeout of 500ms; it was at step[1] (run on b)\n"
+        "the sim did not end within its timeout of 10m; it was at step[1] (run on b)\n"
     )
     assert (outcome.status, statuses(outcome)) == (F, [P, STOPPED, W])
 
