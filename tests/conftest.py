@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.ordinary_user import OrdinaryUser, open_ordinary_user
 from tests.processes import end_groups
 
 pytest_plugins = ["tests.leftovers", "tests.machine"]
+
+# A busy machine makes single examples slow, which is no failure.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 @pytest.fixture(autouse=True)

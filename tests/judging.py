@@ -25,8 +25,15 @@ __all__ = ["All", "Best", "Count", "Delay", "Judge", "Rate", "Spread", "binomial
 
 # ms. Clocks are read apart from the packets' own moments; below the 2 ms that have to be seen.
 _TICK, _SLACK = 0.05, 1.0
+_FRAME = 1514
 # tests/mutants.py knows that the machine is idle, and that nearly all of its tests wait in vain.
 _PATIENCE = float(os.environ.get("PATCHBAY_PATIENCE", DEADLINE))
+
+
+def _some(samples: Sequence[object]) -> str:
+    """Show enough of them to see what they are like."""
+    shown = ", ".join(f"{each:.3g}" if isinstance(each, float) else str(each) for each in samples[:40])
+    return f"[{shown}, ... {len(samples)} in all]" if len(samples) > 40 else f"[{shown}]"
 
 
 class Judge(Protocol):
@@ -68,7 +75,7 @@ class Best:
     floor: float
     ceiling: float
     unit: str
-    values: list[float] = field(factory=list)
+    values: list[float] = field(factory=list, repr=_some)
 
     def excess(self) -> str:
         low = [value for value in self.values if value < self.floor]
@@ -88,8 +95,8 @@ class Delay:
     """Times over a path that delays by `asked`, and over one beside it that does not (`control`), in ms."""
 
     asked: float
-    times: list[float] = field(factory=list)
-    control: list[float] = field(factory=list)
+    times: list[float] = field(factory=list, repr=_some)
+    control: list[float] = field(factory=list, repr=_some)
 
     def excess(self) -> str:
         early = [time for time in self.times if time < self.asked - _TICK]
@@ -105,29 +112,37 @@ class Delay:
 
 @define
 class Rate:
-    """Bytes that came through a bottleneck of `asked` Mbit/s, by the time since the first was sent.
+    """Bytes that came through a token bucket of `asked` Mbit/s, by the time since the first was sent.
 
-    A bucket lets `burst` bytes through at once after a pause. As all is counted from the beginning, a
-    receiver that is held up and then gets much at once sees no more than it would have seen without.
+    After a pause the bucket lets two full frames through at once, or what the rate gives in 2 ms
+    (docs/behaviour.md). As all is counted from the beginning, a receiver that is held up and then gets much
+    at once sees no more than it would have seen without. A bottleneck that is held up itself has lost that
+    time for good, so the stretch is short: long enough for 7 % to show beside the bucket.
     """
 
     asked: float
     delay: tuple[float, float] = (0.0, 0.0)
     """Least and most seconds that the link delays each packet."""
-    burst: int = 16_000
-    accuracy: float = 0.05
-    least_seconds: float = 2.0
     fastest: tuple[float, float] = (0.0, 0.0)
     """The largest share of the rate, and after how many seconds."""
     too_much: tuple[float, int] | None = None
 
+    @property
+    def _bucket(self) -> float:
+        return max(2 * _FRAME, self.asked * 1e6 / 8 * 0.002)
+
+    @property
+    def stretch(self) -> float:
+        """Seconds that a transfer has to last for the rate to be seen."""
+        return self.delay[1] + 50 * self._bucket / (self.asked * 1e6 / 8)
+
     def arrived(self, seconds: float, total: int) -> None:
         """Note that `total` bytes have arrived, `seconds` after the first was sent."""
         most, least = (self.asked * 1e6 / 8 * (seconds - delay) for delay in self.delay)
-        if total > most * 1.01 + self.burst:
+        if total > most * 1.02 + self._bucket + 3 * _FRAME:
             self.too_much = self.too_much or (seconds, total)
-        if seconds >= self.least_seconds:
-            self.fastest = max(self.fastest, (total / least, seconds))
+        if seconds >= self.stretch:
+            self.fastest = max(self.fastest, ((total - self._bucket) / least, seconds))
 
     def excess(self) -> str:
         if not self.too_much:
@@ -137,8 +152,7 @@ class Rate:
 
     def lack(self) -> str:
         share, seconds = self.fastest
-        slow = share < 1 - self.accuracy
-        return f"at most {share:.1%} of {self.asked:g} Mbit/s (in {seconds:.1f} s)" if slow else ""
+        return f"at most {share:.1%} of {self.asked:g} Mbit/s (in {seconds:.2f} s)" if share < 0.96 else ""
 
 
 @define
@@ -169,7 +183,7 @@ class Spread:
     low: float
     high: float
     least_samples: int = 200
-    pairs: list[tuple[float, float]] = field(factory=list)
+    pairs: list[tuple[float, float]] = field(factory=list, repr=_some)
     """(time over the path, time over the steady one)"""
 
     @property
@@ -179,24 +193,29 @@ class Spread:
 
     def excess(self) -> str:
         early = [time for time, _ in self.pairs if time < self.low - _TICK]
-        return f"earlier than {self.low:g} ms: {early}" if early else ""
+        return f"earlier than {self.low:g} ms: {_some(early)}" if early else ""
 
     def lack(self) -> str:
         quiet = self.quiet
-        if len(quiet) < self.least_samples:
-            return f"{len(quiet)} samples while the machine was quiet, of {len(self.pairs)}"
-        return self._unlike(quiet)
+        # The machine may have become busy while the packet was under way.
+        punctual = [time for time in quiet if time <= self.high + _SLACK]
+        if len(punctual) < self.least_samples:
+            return f"{len(punctual)} punctual samples of {len(quiet)} while the machine was quiet"
+        if len(punctual) < 0.8 * len(quiet):
+            return f"{len(quiet) - len(punctual)} of {len(quiet)} later than {self.high:g} ms"
+        return self._unlike(punctual)
 
-    def _unlike(self, quiet: Sequence[float]) -> str:
+    def _unlike(self, times: Sequence[float]) -> str:
         middle, deviation = (self.low + self.high) / 2, (self.high - self.low) / math.sqrt(12)
-        mean, found = statistics.fmean(quiet), statistics.stdev(quiet)
-        if abs(mean - middle) > 4.5 * deviation / math.sqrt(len(quiet)) + _SLACK:
+        mean, found = statistics.fmean(times), statistics.stdev(times)
+        if abs(mean - middle) > 4.5 * deviation / math.sqrt(len(times)) + _SLACK:
             return f"mean {mean:.2f} ms, asked for {middle:g}"
         # Of 200 even samples the deviation is found within 14 %, but for one time in 150,000.
         if abs(found - deviation) > 0.2 * deviation + _SLACK / 4:
             return f"standard deviation {found:.2f} ms, asked for {deviation:.2f}"
-        late = [time for time in quiet if time > self.high + _SLACK]
-        return f"later than {self.high:g} ms: {late}" if len(late) > len(quiet) / 50 else ""
+        # That none of 100 is in the lowest tenth is as rare.
+        earliest = self.low + (self.high - self.low) / 10 + _SLACK
+        return f"none before {earliest:g} ms" if min(times) > earliest else ""
 
 
 def binomial(sent: int, probability: float, *, sigmas: float = 4.5) -> tuple[float, float]:

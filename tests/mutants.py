@@ -58,7 +58,7 @@ class Mutant:
 _RTT = "test_delay.py::test_the_round_trip_is_the_delay_of_both_directions[{emulator}-4]"
 _ONE_WAY = "test_delay.py::test_each_direction_has_its_own_delay[{emulator}]"
 _TWO_HOPS = "test_delay.py::test_two_conditions_in_a_row_add_up[{emulator}]"
-_RATES = "test_rate.py::test_each_direction_has_its_own_rate_for_tcp_and_udp[{emulator}]"
+_RATES = "test_rate.py::test_each_direction_has_its_own_rate_for_tcp_and_udp[{emulator}-10-50]"
 _SHARED = "test_rate.py::test_a_shared_downlink_is_shared_and_the_narrower_of_two_hops_counts[{emulator}]"
 _PRESETS = "test_rate.py::test_each_preset_has_the_rate_of_its_row[{emulator}]"
 _LOSS = (

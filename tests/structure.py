@@ -6,6 +6,7 @@ Only syntax trees are read and nothing is imported, so that a broken tree can be
 
 import ast
 import math
+import re
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -124,6 +125,19 @@ def packages_list_what_they_export(root: Path) -> Iterator[str]:
             yield f"{place(root, file, line)}: __all__ lists {name}, which is not of patchbay"
 
 
+def sleeps_have_a_reason(root: Path) -> Iterator[str]:
+    """Tests wait for events (tests/patience.py): a sleep is a pace, or itself what is tested."""
+    for file in python_files(root, "tests"):
+        if file.is_relative_to(root / "tests" / "bench"):
+            continue
+        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+            if _SLEEP.search(line) and "  # " not in line:
+                yield f"{place(root, file, number)}: a sleep wants its reason in a comment on the same line"
+
+
+_SLEEP = re.compile(r"\.sleep\(")
+
+
 RULES: tuple[Rule, ...] = (
     imports_point_downwards,
     programs_are_imported_by_nobody,
@@ -133,6 +147,7 @@ RULES: tuple[Rule, ...] = (
     most_functions_are_very_short,
     all_names_exist,
     packages_list_what_they_export,
+    sleeps_have_a_reason,
 )
 
 

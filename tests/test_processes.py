@@ -20,7 +20,7 @@ import sys, time
 from tests.processes import popen
 process = popen(["sh", "-c", "sleep 1000 & echo $! $$; exec sleep 1000"], stdout=-1, text=True)
 print(process.stdout.readline(), flush=True)
-time.sleep(1000)
+time.sleep(1000)  # until it is killed
 """
 
 

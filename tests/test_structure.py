@@ -24,6 +24,11 @@ def test_the_repository_keeps(rule: Rule) -> None:
 
 # A rule, a tree that breaks it in one place, and the message.
 BAD = {
+    "a sleep to be safe": (
+        structure.sleeps_have_a_reason,
+        {"tests/test_it.py": "import time\ntime.sleep(1)  # the pace of the sender\ntime.sleep(2)\n"},
+        "tests/test_it.py:3: a sleep wants its reason in a comment on the same line",
+    ),
     "import of a higher folder": (
         structure.imports_point_downwards,
         {"patchbay/model/nat.py": "import attrs\nfrom patchbay.plan import nat\n"},

@@ -125,6 +125,7 @@ async def resident_kib(link: Link, pid: int) -> int:
     return int(words[words.index("VmRSS:") + 1])
 
 
+@pytest.mark.ordinary
 async def test_by_hand_it_relays_from_the_background_once_it_returns() -> None:
     async with open_link() as link:
         assert await link.ping(check=False) == []
@@ -145,6 +146,7 @@ async def test_by_hand_it_says_what_is_wrong() -> None:
             assert text in str(failure.value).encode()
 
 
+@pytest.mark.ordinary
 async def test_a_relay_that_cannot_start_tells_why() -> None:
     async with open_link() as link:
         await link.run("mid", "ip", "link", "del", "near")
@@ -205,6 +207,7 @@ async def test_tcp_arrives_intact(conditions: list[str]) -> None:
             assert up["refused"] == 0
 
 
+@pytest.mark.ordinary
 async def test_frames_of_many_segments_pass_whole() -> None:
     async with open_link() as link:
         async with link.relay() as control:

@@ -258,8 +258,8 @@ async def expect_spread(
         for _ in range(50):
             flow.send()
             control.send()
-            # Further apart than jitter moves them, so that keeping the order changes no delay.
-            await trio.sleep((high - low) / 1000 + 0.001)
+            # Further apart than jitter moves packets, so that keeping their order changes no delay.
+            await trio.sleep((high - low) / 1000 + 0.001)  # the distance of packets
         delays, beside = flow.delays, control.delays
         judge.pairs = [(delays[number], beside[number]) for number in delays.keys() & beside.keys()]
 

@@ -86,6 +86,7 @@ async def echoing(client: patchbay.Node, server: patchbay.Node) -> AsyncIterator
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.ordinary
 async def test_a_connection_outlives_every_change_of_its_way(emulator: str) -> None:
     async with open_links(emulator, {"d": None}) as lab:
         device, router = lab.device("d"), lab.router("r-d")

@@ -18,29 +18,20 @@ from tests.links.rates import Arrived, expect_rate, scale, tcp, udp
 
 pytestmark = [pytest.mark.kernel, pytest.mark.measures]
 
-UP_DOWN = ((1, 10), (10, 50), (50, 10))  # Mbit/s
 
-
-async def test_each_direction_has_its_own_rate_for_tcp_and_udp(emulator: str) -> None:
-    share = await scale(emulator, *(rate for pair in UP_DOWN for rate in pair))
-    rates = [(up * share, down * share) for up, down in UP_DOWN]
-    links = {
-        f"d{number}": {"up": {"rate_kbit": up * 1000}, "down": {"rate_kbit": down * 1000}}
-        for number, (up, down) in enumerate(rates)
-    }
-    async with open_links(emulator, links) as lab, trio.open_nursery() as nursery:
-        server = lab.device("server")
-
-        async def check(device: patchbay.Device, up: float, down: float) -> None:
-            async with trio.open_nursery() as both:
-                both.start_soon(expect_rate, udp, device, server, up)
-                both.start_soon(expect_rate, udp, server, device, down)
-            # One after the other, for the answers of TCP take some of the other direction's rate.
-            await expect_rate(tcp, device, server, up)
-            await expect_rate(tcp, server, device, down)
-
-        for number, (up, down) in enumerate(rates):
-            nursery.start_soon(check, lab.device(f"d{number}"), up, down)
+@pytest.mark.parametrize(("up", "down"), [(1, 10), (10, 50), (50, 10)])  # Mbit/s
+async def test_each_direction_has_its_own_rate_for_tcp_and_udp(emulator: str, up: float, down: float) -> None:
+    share = await scale(emulator, up, down)
+    up, down = up * share, down * share
+    link = {"up": {"rate_kbit": up * 1000}, "down": {"rate_kbit": down * 1000}}
+    async with open_links(emulator, {"d": link}) as lab:
+        device, server = lab.device("d"), lab.device("server")
+        async with trio.open_nursery() as both:
+            both.start_soon(expect_rate, udp, device, server, up)
+            both.start_soon(expect_rate, udp, server, device, down)
+        # One after the other, for the answers of TCP take some of the other direction's rate.
+        await expect_rate(tcp, device, server, up)
+        await expect_rate(tcp, server, device, down)
 
 
 async def test_a_shared_downlink_is_shared_and_the_narrower_of_two_hops_counts(emulator: str) -> None:
@@ -134,15 +125,15 @@ async def test_each_preset_delays_and_loses_as_its_row_says(emulator: str) -> No
 
 
 async def test_each_preset_has_the_rate_of_its_row(emulator: str) -> None:
-    """One after the other, as a preset's rate is not scaled."""
+    """A rate is not scaled here: where it is too much for the machine, it is only seen not to be exceeded."""
     limited = {name: row for name, row in PRESETS.items() if row[3]}
     async with open_links(emulator, {name: name for name in limited}) as lab:
         server = lab.device("server")
         for name, (latency, jitter, _, rate) in limited.items():
             delay = ((latency - jitter) / 1000, (latency + jitter) / 1000)
-            async with trio.open_nursery() as nursery:
-                for ends in ((lab.device(name), server), (server, lab.device(name))):
-                    nursery.start_soon(expect_rate, udp, *ends, rate, delay)
+            keeps_up = await scale(emulator, rate) == 1
+            for ends in ((lab.device(name), server), (server, lab.device(name))):
+                await expect_rate(udp, *ends, rate, delay, at_least=keeps_up)
 
 
 async def test_a_lan_is_nothing_at_all(emulator: str) -> None:
