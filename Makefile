@@ -40,7 +40,7 @@ check: .venv/.ready ## set up, then lint, format, types and structure
 kernel: .venv/.ready ## set up, then build a kernel with netem for the tests, if this machine's has none
 	./setup.sh kernel
 
-mutants: .venv/.ready kernel ## set up, then see that wrong emulators are caught, ten times of ten: half an hour
+mutants: .venv/.ready kernel ## set up, then see that wrong emulators are caught, ten times of ten: a quarter of an hour
 	$(python) -m tests.mutants --times 10
 
 bench: .venv/.ready .venv/.packages-bench kernel ## set up, then measure how fast labs are built, and links
