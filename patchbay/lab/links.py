@@ -114,6 +114,18 @@ class Links:
             raise SpecError([Problem("regions", f"'{a}' and '{b}' are not linked; accepted: linked ones")])
         async with self._found_again(key) if not broken else contextlib.nullcontext():
             await self._changes.alter(partial(with_broken, key=key, broken=broken))
+        if broken:
+            await self._empty(key)
+
+    async def _empty(self, key: WireKey) -> None:
+        """Wait until the relay of a link, if it has one, has lost what was on it.
+
+        The relay hears of the break by netlink, when the machine lets it. Until then it would lose what
+        comes after the link is restored as well.
+        """
+        wire = self._changes.present.wires[key]
+        with contextlib.suppress(KeyError, BrokenPipeError):
+            await self._session.helpers.ask(wire.ns, relay_name(wire), {"flush": True})
 
     # -- looking
 

@@ -12,6 +12,7 @@ from typing import IO, Any
 
 import trio
 
+from patchbay.errors import LabDiedError
 from patchbay.sandbox.process import NodeProcess, Spawn, spawn
 from patchbay.sandbox.sandbox import Channel
 
@@ -145,13 +146,19 @@ async def _start(channel: Channel, what: Spawn, stdin: bytes, pumps: list[_Pump]
 
 
 async def _wait(process: NodeProcess, stdin: bytes, pumps: list[_Pump]) -> int:
+    code: int | LabDiedError
     async with trio.open_nursery() as nursery:
         for pump in pumps:
             nursery.start_soon(pump.run)
         if process.stdin is not None:
             nursery.start_soon(_feed, process.stdin, stdin)
-        code = await process.wait()
+        try:
+            code = await process.wait()
+        except LabDiedError as error:
+            code = error  # raised below, because the nursery would put it in a group
         nursery.cancel_scope.cancel()
+    if isinstance(code, LabDiedError):
+        raise code
     for pump in pumps:
         pump.drain()
     return code

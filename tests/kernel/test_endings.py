@@ -24,7 +24,7 @@ import patchbay
 from tests.kernel import endings
 from tests.kernel.labs import HOME, home_lab
 from tests.leftovers import descendants
-from tests.patience import DEADLINE, wait_until
+from tests.patience import DEADLINE, await_until, wait_until
 from tests.processes import popen
 
 pytestmark = pytest.mark.kernel
@@ -170,6 +170,23 @@ async def test_a_killed_agent_fails_what_is_under_way_and_every_later_call() -> 
                     await lab.device("laptop").run(["sleep", "100"])
                 with pytest.raises(patchbay.LabDiedError):
                     await lab.add_router("more")
+
+
+async def test_a_command_that_runs_when_the_agent_is_killed_fails_by_one_plain_error(tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    with pytest.raises(patchbay.LabDiedError):
+        async with home_lab() as lab, trio.open_nursery() as nursery:
+
+            async def run() -> None:
+                with trio.CancelScope(shield=True), pytest.raises(patchbay.LabDiedError):
+                    await lab.device("laptop").run(["sh", "-c", f"touch {started}; exec sleep 1000"])
+
+            async def has_started() -> bool:
+                return started.exists()
+
+            nursery.start_soon(run)
+            await await_until(has_started)
+            os.kill(lab._session.sandbox.pid, signal.SIGKILL)
 
 
 async def test_a_killed_agent_ends_a_block_with_tasks_of_its_own_by_one_plain_error() -> None:

@@ -136,6 +136,30 @@ async def test_adding_a_device_whose_link_cannot_be_leaves_the_lab_as_it_was(
         await expect_round_trip(late, lab.device("server").ip, 20)
 
 
+async def test_what_comes_after_a_restored_region_link_is_not_lost_by_a_relay_that_was_held_up() -> None:
+    spec = {
+        "region": {"us": {"latencies": {"eu": 10}}, "eu": {}},
+        "router": [{"name": name, "preset": "datacenter", "region": name} for name in ("us", "eu")],
+        "device": {"america": {"eth0": {"gateway": "us"}}, "europe": {"eth0": {"gateway": "eu"}}},
+    }
+    async with patchbay.open_lab(spec, emulator="userspace") as lab, trio.open_nursery() as nursery:
+        flow, sent = Flow(lab.device("america"), lab.device("europe")), trio.Event()
+        await lab.ix.run(["pkill", "-STOP", "-x", "relay"])
+
+        async def break_and_restore() -> None:
+            await lab.break_region_link("us", "eu")
+            await lab.restore_region_link("us", "eu")
+            flow.send(7)
+            sent.set()
+
+        nursery.start_soon(break_and_restore)
+        with trio.move_on_after(1):  # a machine that is slower only misses a fault
+            await sent.wait()
+        await lab.ix.run(["pkill", "-CONT", "-x", "relay"])
+        await sent.wait()
+        assert (await flow.send_many(0)) == [7]
+
+
 # -- traces
 
 
