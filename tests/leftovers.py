@@ -28,7 +28,7 @@ __all__ = ["Machine", "descendants", "left_over"]
 _PR_SET_CHILD_SUBREAPER = 36  # include/uapi/linux/prctl.h
 # Where programs put what they do not put into TMPDIR.
 _FOLDERS = ("/tmp", "/var/tmp", "/dev/shm", "/run", "/run/netns", "/var/log")
-_OURS = ("patchbay", "turn", "miniupnpd", "netns", "uml")
+_OURS = ("patchbay", "turn", "miniupnpd", "netns", "nstat", "uml")
 _ACCOUNT_FILES = ("/etc/subuid", "/etc/subgid")
 
 

@@ -128,8 +128,6 @@ def packages_list_what_they_export(root: Path) -> Iterator[str]:
 def sleeps_have_a_reason(root: Path) -> Iterator[str]:
     """Tests wait for events (tests/patience.py): a sleep is a pace, or itself what is tested."""
     for file in python_files(root, "tests"):
-        if file.is_relative_to(root / "tests" / "bench"):
-            continue
         for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
             if _SLEEP.search(line) and "  # " not in line:
                 yield f"{place(root, file, number)}: a sleep wants its reason in a comment on the same line"

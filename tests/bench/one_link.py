@@ -94,7 +94,7 @@ async def tcp(lab: Lab, links: int) -> dict[str, float]:
             argv = ["iperf3", "-s", "-p", str(5201 + number)]
             servers.start_soon(partial(server.run, argv, capture_stdout=True))
         while (await server.run(["ss", "-Hltn"], capture_stdout=True)).stdout.count(b"LISTEN") < links:
-            await trio.sleep(0.05)
+            await trio.sleep(0.05)  # how often it is looked
         began, before = time.perf_counter(), relays_cpu()
         async with trio.open_nursery() as clients:
             for number in range(links):
@@ -118,9 +118,9 @@ async def packets(lab: Lab, links: int) -> dict[str, float]:
             for number in range(links):
                 argv = [sys.executable, "-c", FLOOD, str(server.ip)]
                 floods.start_soon(lab.device(f"d{number}").run, argv)
-            await trio.sleep(1)
+            await trio.sleep(1)  # until the flow is even
             began, first, cpu = time.perf_counter(), await arrived(), relays_cpu()
-            await trio.sleep(SECONDS)
+            await trio.sleep(SECONDS)  # what is measured
             last, spent = await arrived(), time.perf_counter() - began
             cpu = (relays_cpu() - cpu) / spent
             floods.cancel_scope.cancel()

@@ -49,10 +49,10 @@ def wait_for_quiet(nodes: int, bound: float = 60) -> None:
 
     That takes 2.4 ms a namespace, much of it waiting for RCU, when the machine looks idle.
     """
-    time.sleep(0.5 + nodes * TEARDOWN)
+    time.sleep(0.5 + nodes * TEARDOWN)  # the kernel's teardown, which nothing tells the end of
     quiet, deadline, before = 0, time.monotonic() + bound, busy_ticks()
     while quiet < 4 and time.monotonic() < deadline:
-        time.sleep(0.25)
+        time.sleep(0.25)  # how often it is looked
         now = busy_ticks()
         quiet, before = (quiet + 1 if now - before <= 2 else 0), now
 

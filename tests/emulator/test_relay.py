@@ -111,7 +111,9 @@ async def send_tcp(link: Link, size: int) -> None:
 
 
 async def counter(link: Link, ns: str, name: str) -> int:
-    found = json.loads(await link.run(ns, "nstat", "-asz", "--json"))
+    # nstat(8) keeps a history in /tmp, and refuses one that belongs to somebody else.
+    env = {"NSTAT_HISTORY": "/run/patchbay/nstat"}
+    found = json.loads(await link.run(ns, "nstat", "-asz", "--json", env=env))
     return int(found["kernel"][name])
 
 

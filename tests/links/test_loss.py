@@ -6,6 +6,7 @@ import hashlib
 import random
 import re
 import statistics
+from pathlib import Path
 
 import pytest
 import trio
@@ -110,13 +111,15 @@ async def test_only_packets_that_shall_overtake_do(emulator: str) -> None:
         await satisfy(judge, sample)
 
 
-async def test_corrupt_packets_are_told_by_their_checksum(emulator: str) -> None:
+async def test_corrupt_packets_are_told_by_their_checksum(emulator: str, tmp_path: Path) -> None:
     async with open_links(emulator, {"d": {"up": {"corrupt_pct": 30}}}) as lab:
         server = lab.device("server")
         arrived = await Flow(lab.device("d"), server).send_many(1000)
         # A bit of any header may be hit as well as one of the datagram: either way it does not arrive.
         assert within(1000 - len(arrived), 1000, 0.3), len(arrived)
-        said = await server.run(["nstat", "-az", "UdpInCsumErrors"], capture_stdout=True)
+        # nstat(8) keeps a history in /tmp, and refuses one that belongs to somebody else.
+        env = {"NSTAT_HISTORY": str(tmp_path / "nstat")}
+        said = await server.run(["nstat", "-az", "UdpInCsumErrors"], env=env, capture_stdout=True)
     errors = re.search(r"UdpInCsumErrors\s+(\d+)", said.stdout.decode())
     assert errors
     assert int(errors[1]) > 100
