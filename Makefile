@@ -14,7 +14,7 @@ side_by_side := $(python) -m pytest -n $(jobs) --dist loadgroup
 .PHONY: help setup run test quick check kernel mutants bench pins clean purge
 
 help: ## print this
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: .venv/.ready ## install what is missing: system packages by apt, Python packages into .venv
 

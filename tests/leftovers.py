@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import grp
 import os
 import pwd
 import shutil
@@ -52,9 +53,14 @@ class Machine:
     def left(self, after: Machine) -> Iterator[str]:
         """Describe what `after` has and this machine had not."""
         new = after.mounts - self.mounts
-        yield from (f"mount {each}" for each in new if any(name in each for name in _OURS))
+        yield from (f"mount {each}" for each in new if _could_be_ours(each))
         yield from (f"file {each}" for each in after.files - self.files)
         yield from (f"account {each}" for each in after.accounts - self.accounts)
+
+
+def _could_be_ours(mount: str) -> bool:
+    """Return False for what somebody else may mount at any time, such as /run/user/1000."""
+    return any(f" on {folder}/" in mount for folder in _FOLDERS[:3]) or any(name in mount for name in _OURS)
 
 
 def _names_of_ours() -> Iterator[str]:
@@ -69,6 +75,7 @@ def _names_of_ours() -> Iterator[str]:
 
 def _accounts() -> Iterator[str]:
     yield from (entry.pw_name for entry in pwd.getpwall())
+    yield from (f"group {entry.gr_name}" for entry in grp.getgrall())
     for name in _ACCOUNT_FILES:
         with contextlib.suppress(FileNotFoundError):
             yield from (f"{line} in {name}" for line in Path(name).read_text().splitlines())

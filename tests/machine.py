@@ -42,9 +42,13 @@ class Load:
 def repeat(nodeid: str) -> str:
     """Return the line that runs one test alone, in the guest where it ran in the guest."""
     pytest_line = f"{sys.executable} -m pytest {shlex.quote(nodeid)}"
-    if os.environ.get("PATCHBAY_EMULATORS") == "netem":
+    if _in_guest():
         return f"{sys.executable} -m patchbay_vm.uml --env PATCHBAY_EMULATORS=netem -- {pytest_line}"
     return pytest_line
+
+
+def _in_guest() -> bool:
+    return os.environ.get("PATCHBAY_EMULATORS") == "netem"
 
 
 _before = pytest.StashKey[Load]()
@@ -60,5 +64,6 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     if report.failed and _before in item.stash:
         load = ", ".join(f"{each:.2f}" for each in os.getloadavg())
         said = f"load averages {load}; {item.stash[_before].until(Load.now())}\nrepeat  {repeat(item.nodeid)}"
-        report.sections.append(("Machine", said))
+        # The guest cannot see its host, of which the test that runs the guest tells.
+        report.sections.append(("Guest" if _in_guest() else "Machine", said))
     return report

@@ -31,7 +31,7 @@ __all__ = ["ENVIRONMENT", "MUTANTS", "Mutant", "apply"]
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = "PATCHBAY_MUTANT"
 # Seconds for which a test samples on: on an idle machine the first samples show what is to be seen.
-PATIENCE = "5"
+PATIENCE = "2"
 
 Change = Callable[[WireLayout], Condition]
 

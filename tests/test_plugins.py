@@ -15,6 +15,9 @@ from tests.machine import Load, repeat
 from tests.patience import DEADLINE
 from tests.processes import run
 
+# Real processes under a real kernel; and not quick.
+pytestmark = pytest.mark.kernel
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -67,7 +70,7 @@ def test_new_mounts_files_and_accounts_are_seen() -> None:
     assert list(before.left(before)) == []
     after = evolve(
         before,
-        mounts=before.mounts | {"tmpfs on /run/patchbay-x", "tmpfs on /mnt/somebody's"},
+        mounts=before.mounts | {"tmpfs on /tmp/x", "tmpfs on /run/patchbay-x", "tmpfs on /run/user/1000"},
         files=before.files | {"/tmp/patchbay-x"},
         accounts=before.accounts | {"patchbay-somebody", "patchbay-somebody:100000:65536 in /etc/subuid"},
     )
@@ -76,6 +79,7 @@ def test_new_mounts_files_and_accounts_are_seen() -> None:
         "account patchbay-somebody:100000:65536 in /etc/subuid",
         "file /tmp/patchbay-x",
         "mount tmpfs on /run/patchbay-x",
+        "mount tmpfs on /tmp/x",
     ]
 
 

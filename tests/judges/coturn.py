@@ -70,7 +70,8 @@ def _command(coturn: Coturn, folder: Path) -> list[str]:
 
 
 def options_of_this_version() -> list[str]:
-    known = run(["turnserver", "--help"], text=True)
+    # Even for its help it opens a log, of an ordinary user in /var/tmp.
+    known = run(["turnserver", "--log-file", "stdout", "--help"], text=True)
     words = (known.stdout + known.stderr).split()
     return [option for option in _WHERE_KNOWN if option in words]
 

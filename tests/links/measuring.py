@@ -15,6 +15,7 @@ import trio
 import patchbay
 from patchbay.lab.lab import Lab
 from tests.judging import Delay, Spread, binomial, satisfy
+from tests.patience import DEADLINE
 
 UDP_SEGMENT = 103  # include/uapi/linux/udp.h
 IP_RECVERR = 11  # include/uapi/linux/in.h
@@ -72,7 +73,7 @@ async def ping(
     target: object,
     count: int = 10,
     interval: float = 0.05,
-    wait: float = 2,
+    wait: float = DEADLINE,
     size: int = 56,
 ) -> Pings:
     argv = [
@@ -169,8 +170,8 @@ async def expect_lost(
 ) -> None:
     """Of `sent` datagrams as many are lost as asked for, and the others keep their order.
 
-    The sender goes on only after the receiver has looked, so no buffer of the machine overflows and all that
-    is lost is the link's: no noise breaks either bound.
+    The sender takes what has come before it goes on, and few are under way at a time, so no buffer of the
+    machine overflows and all that is lost is the link's: no noise breaks either bound.
     """
     # Every send succeeds (see Flow.send), whatever becomes of the datagram.
     arrived = await Flow(source, target).send_many(sent, pause=pause)

@@ -96,8 +96,8 @@ async def test_packets_are_duplicated_as_often_as_asked_for(emulator: str) -> No
 
 async def test_only_packets_that_shall_overtake_do(emulator: str) -> None:
     """A sender that is held up for the delay leaves a packet nobody to overtake."""
-    judge, sent = Count(0.1), 1000
-    async with open_links(emulator, {"d": {"latency_ms": 20, "up": {"reorder_pct": 10}}}) as lab:
+    judge, sent = Count(0.2), 2000
+    async with open_links(emulator, {"d": {"latency_ms": 20, "up": {"reorder_pct": 20}}}) as lab:
 
         async def sample() -> None:
             flow = Flow(lab.device("d"), lab.device("server"))

@@ -15,6 +15,7 @@ from tests.links.measuring import (
     open_links,
 )
 from tests.links.rates import Arrived, expect_rate, scale, tcp, udp
+from tests.patience import DEADLINE
 
 pytestmark = [pytest.mark.kernel, pytest.mark.measures]
 
@@ -88,8 +89,9 @@ async def test_what_waits_in_a_buffer_is_late_by_its_length(emulator: str) -> No
             flow, began = Flow(lab.device("d"), lab.device("server")), trio.current_time()
             for start in range(0, count, 28):
                 flow.send_as_one(range(start, start + 28))
-            while len(flow.arrived) < count:
-                await flow.hear()
+            with trio.fail_after(DEADLINE):
+                while len(flow.arrived) < count:
+                    await flow.hear()
             judge.values.append((trio.current_time() - began) * 1000)
 
         await satisfy(judge, sample)
@@ -116,8 +118,10 @@ async def test_each_preset_delays_and_loses_as_its_row_says(emulator: str) -> No
             latency, jitter, loss, _ = PRESETS[name]
             ends, beside = [(node, server) if up else (server, node) for node in (lab.device(name), steady)]
             await expect_spread(ends, beside, latency - jitter, latency + jitter, 100)
-            # At most 100 are under way at a time, which any receiver holds.
-            await expect_lost(*ends, 1000, loss / 100, pause=max(10, latency / 10) / 1000)
+            # As many as it takes to see that some are lost, but for one in 1000. At most 100 are under way at
+            # a time, which any receiver holds.
+            sent = min(5000, round(25 / (loss / 100)))
+            await expect_lost(*ends, sent, loss / 100, pause=max(10, latency / 10) / 1000)
 
         for name in PRESETS:
             nursery.start_soon(check, name, True)
