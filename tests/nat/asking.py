@@ -77,7 +77,12 @@ class NatPmp:
     """libnatpmp's client."""
 
     async def ask(self, node: Any, *argv: Any) -> str:
-        return await told(node, "natpmpc", "-g", gateway(node), *argv)
+        out = "protocol UNKNOWN"
+        # Where the first answer is late, libnatpmp asks twice, and takes the second answer for one to its
+        # second question.
+        while "protocol UNKNOWN" in out:
+            out = await told(node, "natpmpc", "-g", gateway(node), *argv)
+        return out
 
     async def map(
         self, node: Any, proto: str, lifetime: int = 600, outside: int = OUTSIDE, inside: int = INSIDE
