@@ -153,8 +153,9 @@ class Rate:
         return f"{total} bytes in {seconds:.3f} s are {total * 8e-6 / seconds:.2f} Mbit/s of {self.asked:g}"
 
     def lack(self) -> str:
+        # A rate that is 7 % too low never gives more than 93 % of what was due, whatever the machine does.
         share, seconds = self.fastest
-        return f"at most {share:.1%} of {self.asked:g} Mbit/s (in {seconds:.2f} s)" if share < 0.96 else ""
+        return f"at most {share:.1%} of {self.asked:g} Mbit/s (in {seconds:.2f} s)" if share < 0.94 else ""
 
 
 @define
