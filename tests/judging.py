@@ -128,6 +128,7 @@ class Rate:
     fastest: tuple[float, float] = (0.0, 0.0)
     """The largest share of the rate, and after how many seconds."""
     too_much: tuple[float, int] | None = None
+    watched: float = 0.0
 
     @property
     def _bucket(self) -> float:
@@ -135,7 +136,7 @@ class Rate:
 
     @property
     def stretch(self) -> float:
-        """Seconds that a transfer has to last for the rate to be seen."""
+        """Seconds that a transfer lasts for 7 % too much to be seen; half of it shows 7 % too little."""
         return self.delay[1] + 50 * self._bucket / (self.asked * 1e6 / 8)
 
     def arrived(self, seconds: float, total: int) -> None:
@@ -143,7 +144,8 @@ class Rate:
         most, least = (self.asked * 1e6 / 8 * (seconds - delay) for delay in self.delay)
         if total > most * 1.02 + self._bucket + 3 * _FRAME:
             self.too_much = self.too_much or (seconds, total)
-        if seconds >= self.stretch:
+        self.watched = max(self.watched, seconds)
+        if seconds >= (self.delay[1] + self.stretch) / 2:
             self.fastest = max(self.fastest, ((total - self._bucket) / least, seconds))
 
     def excess(self) -> str:
@@ -155,6 +157,8 @@ class Rate:
     def lack(self) -> str:
         # A rate that is 7 % too low never gives more than 93 % of what was due, whatever the machine does.
         share, seconds = self.fastest
+        if self.watched < self.stretch:
+            return f"watched for {self.watched:.2f} of {self.stretch:.2f} s"
         return f"at most {share:.1%} of {self.asked:g} Mbit/s (in {seconds:.2f} s)" if share < 0.94 else ""
 
 
