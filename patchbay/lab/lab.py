@@ -100,7 +100,7 @@ class Lab:
         UPnP IGD, NAT-PMP and PCP, and open IPv6 ports in its firewall; this takes a NAT, and miniupnpd.
         Raises `SpecError`, `AllocationError`, `CommandFailed`; after each of them the lab is as it was.
         """
-        wished = {
+        fields = {
             "name": name,
             "preset": preset,
             "upstream": name_of(upstream),
@@ -116,7 +116,7 @@ class Lab:
             "block_icmp_frag_needed": block_icmp_frag_needed,
             "port_mapping": port_mapping,
         }
-        spec = structure(shared_converter(), wished, RouterSpec)
+        spec = structure(shared_converter(), fields, RouterSpec)
         (node,) = await self._add(LabSpec(routers=(spec,)))
         return _as(Router, node)
 
