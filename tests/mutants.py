@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 from attrs import evolve, frozen
 
-from patchbay.addressing.layout import WireLayout
+from patchbay.layout.layout import WireLayout
 from patchbay.model.link import PERFECT, Condition, Impairment
 from patchbay.plan import conditions
 from patchbay_vm.kernel import host_has_netem

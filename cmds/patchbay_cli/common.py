@@ -56,7 +56,7 @@ def read_topology(path: Path) -> Draft:
 
 def read_spec(path: Path) -> LabSpec:
     """The topology of a lab file or of a sim file. Raises `SpecError` with every problem of it."""
-    from patchbay.addressing.allocate import lay_out
+    from patchbay.layout.allocate import lay_out
 
     draft = read_topology(path)
     lay_out(draft)

@@ -23,7 +23,7 @@ def plan(
     """
     from attrs import evolve
 
-    from patchbay.addressing.allocate import lay_out
+    from patchbay.layout.allocate import lay_out
     from patchbay.plan.change import between
     from patchbay.plan.text import as_text
 

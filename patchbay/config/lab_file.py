@@ -1,4 +1,4 @@
-"""Lab files: TOML -> LabSpec. What the parts of a lab say of each other is checked in `addressing`."""
+"""Lab files: TOML -> LabSpec. What the parts of a lab say of each other is checked in `layout`."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class _RegionPair:
 class Draft:
     """What a lab file says: all of it that can be read, and what is wrong with the rest.
 
-    `addressing.allocate.lay_out` adds what else is wrong, so that a user hears of everything at once.
+    `layout.allocate.lay_out` adds what else is wrong, so that a user hears of everything at once.
     """
 
     spec: LabSpec

@@ -9,10 +9,10 @@ from typing import Generic, TypeVar
 import trio
 from attrs import evolve
 
-from patchbay.addressing.allocate import extend
-from patchbay.addressing.layout import Layout, Names, NodeLayout
 from patchbay.errors import LabBrokenError, LabDiedError, PatchbayError
 from patchbay.execute.apply import Outcome, apply, apply_now
+from patchbay.layout.allocate import extend
+from patchbay.layout.layout import Layout, Names, NodeLayout
 from patchbay.model.lab import LabSpec
 from patchbay.model.link import Emulator
 from patchbay.model.names import NsName

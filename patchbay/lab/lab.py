@@ -9,8 +9,6 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from patchbay.addressing.layout import Address, DeviceLayout, Names, NodeLayout, RouterKind
-from patchbay.addressing.wires import region_key
 from patchbay.config.converter import shared_converter, structure
 from patchbay.errors import LabBrokenError, LabClosedError, PatchbayError, Problem, SpecError, did_you_mean
 from patchbay.lab.changes import Changes
@@ -20,6 +18,8 @@ from patchbay.lab.nodes import Device, Iface, Ix, Region, Router
 from patchbay.lab.port_mappings import PortMappings
 from patchbay.lab.session import Session
 from patchbay.lab.wished import by_name, iface_table, look_up, name_of
+from patchbay.layout.layout import Address, DeviceLayout, Names, NodeLayout, RouterKind
+from patchbay.layout.wires import region_key
 from patchbay.model.firewall import Firewall, FirewallConfig
 from patchbay.model.lab import (
     DeviceSpec,

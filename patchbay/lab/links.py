@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
 
-from patchbay.addressing.layout import Layout, WireKey, WireLayout
-from patchbay.addressing.wires import combined, condition_of, region_key, with_broken, with_conditions
 from patchbay.config.converter import shared_converter, structure
 from patchbay.errors import CommandFailed, LinkLostError, Problem, SpecError
 from patchbay.lab.session import Session
+from patchbay.layout.layout import Layout, WireKey, WireLayout
+from patchbay.layout.wires import combined, condition_of, region_key, with_broken, with_conditions
 from patchbay.model.lab import RegionLinkSpec
 from patchbay.model.link import PERFECT, Condition, Direction, Emulator, LinkCondition, RegionLink, merged
 from patchbay.plan.conditions import emulator_of, relay_name

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import trio
 from attrs import frozen
 
-from patchbay.addressing.layout import Address, IfaceLayout, NodeLayout, of_version
 from patchbay.errors import StaleHandleError
 from patchbay.lab.reflector import background, reflect
 from patchbay.lab.running import Output, run_to_end
+from patchbay.layout.layout import Address, IfaceLayout, NodeLayout, of_version
 from patchbay.model.link import Condition
 from patchbay.sandbox.enter import enter_node
 from patchbay.sandbox.process import NodeProcess, Spawn, popen, spawn

@@ -10,7 +10,11 @@ from typing import Any
 import trio
 from attrs import frozen
 
-from patchbay.addressing.layout import (
+from patchbay.lab.links import LinkStats
+from patchbay.lab.node import Node
+from patchbay.lab.policies import forgotten, with_firewall, with_nat
+from patchbay.lab.reflector import mapped_endpoint
+from patchbay.layout.layout import (
     Address,
     DeviceLayout,
     Network,
@@ -18,10 +22,6 @@ from patchbay.addressing.layout import (
     RouterLayout,
     of_version,
 )
-from patchbay.lab.links import LinkStats
-from patchbay.lab.node import Node
-from patchbay.lab.policies import forgotten, with_firewall, with_nat
-from patchbay.lab.reflector import mapped_endpoint
 from patchbay.model.firewall import Firewall, FirewallConfig
 from patchbay.model.lab import IpSupport, NatV6
 from patchbay.model.link import Condition, Direction, LinkCondition

@@ -12,11 +12,11 @@ from typing import Any
 
 import trio
 
-from patchbay.addressing.allocate import lay_out
 from patchbay.config.lab_file import Draft, read_lab
 from patchbay.errors import Problem, SpecError
 from patchbay.lab.lab import Lab
 from patchbay.lab.session import Session
+from patchbay.layout.allocate import lay_out
 from patchbay.model.lab import Ipv6, LabSpec
 from patchbay.model.link import Emulator
 from patchbay.record.folder import LabFolder

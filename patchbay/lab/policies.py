@@ -7,10 +7,10 @@ from typing import Any
 
 from attrs import evolve
 
-from patchbay.addressing.blocks import with_blocks
-from patchbay.addressing.layout import Layout
 from patchbay.config.converter import shared_converter, structure
 from patchbay.errors import Problem, SpecError
+from patchbay.layout.blocks import with_blocks
+from patchbay.layout.layout import Layout
 from patchbay.model.firewall import Firewall, FirewallConfig
 from patchbay.model.nat import Nat, NatConfig
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 
-from patchbay.addressing.layout import Layout, WireLayout
+from patchbay.layout.layout import Layout, WireLayout
 from patchbay.model.link import Emulator, Impairment
 from patchbay.model.names import IfName, NsName
 from patchbay.plan.aspects import GONE, Aspect, Aspects

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from patchbay.addressing.layout import PolicyLayout
+from patchbay.layout.layout import PolicyLayout
 from patchbay.model.firewall import FirewallConfig, PortPolicy, firewall_config_of
 from patchbay.plan.nat import UNSOLICITED
 from patchbay.plan.port_mapping import PINHOLE_RULE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from patchbay.addressing.layout import Names
+from patchbay.layout.layout import Names
 from patchbay.model.names import NsName
 from patchbay.plan.plan import Plan, Stage
 from patchbay.tools.commands import WriteFile

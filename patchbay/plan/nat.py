@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from patchbay.addressing.blocks import block_of, pages
-from patchbay.addressing.layout import PolicyLayout, RouterLayout, of_version
+from patchbay.layout.blocks import block_of, pages
+from patchbay.layout.layout import PolicyLayout, RouterLayout, of_version
 from patchbay.model.nat import Behavior, config_of
 from patchbay.plan.nat_memory import memory_chains, memory_sets
 from patchbay.plan.nat_ports import port_chains

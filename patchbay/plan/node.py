@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from attrs import frozen
 
-from patchbay.addressing.layout import (
+from patchbay.layout.layout import (
     Address,
     DeviceLayout,
     NodeLayout,

@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 from attrs import frozen
 
-from patchbay.addressing.layout import PolicyLayout, RouterLayout, of_version
+from patchbay.layout.layout import PolicyLayout, RouterLayout, of_version
 from patchbay.model.names import NsName
 from patchbay.model.nat import config_of
 from patchbay.tools.commands import Command, EndHelper, Helper, WriteFile

@@ -11,7 +11,7 @@ import attrs
 import trio
 from attrs import field, frozen
 
-from patchbay.addressing.layout import (
+from patchbay.layout.layout import (
     DeviceLayout,
     IfaceLayout,
     Layout,

@@ -6,8 +6,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from patchbay.addressing.layout import Layout
 from patchbay.execute.apply import Outcome
+from patchbay.layout.layout import Layout
 from patchbay.record.events import EventLog, changed, reduce_events
 from patchbay.record.folder import LabFolder
 from patchbay.record.journal import Journal, to_line

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 
 from attrs import field, frozen
 
-from patchbay.addressing.allocate import lay_out
-from patchbay.addressing.layout import Layout, RouterLayout, of_version
 from patchbay.config.lab_file import Draft
 from patchbay.errors import AllocationError, Problem, SpecError
+from patchbay.layout.allocate import lay_out
+from patchbay.layout.layout import Layout, RouterLayout, of_version
 from patchbay.model.lab import LabSpec
 from patchbay.sim.interpolate import Spellings
 

@@ -5,7 +5,7 @@ Always `name X` and `dev X`: a bare name that abbreviates a keyword is read as t
 
 from __future__ import annotations
 
-from patchbay.addressing.layout import (
+from patchbay.layout.layout import (
     Address,
     IfaceLayout,
     Interface,

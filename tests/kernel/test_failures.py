@@ -11,8 +11,8 @@ import trio
 from attrs import evolve
 
 import patchbay
-from patchbay.addressing.allocate import extend
 from patchbay.lab.lab import Lab
+from patchbay.layout.allocate import extend
 from patchbay.model.lab import LabSpec, RouterPreset, RouterSpec
 from patchbay.plan.change import between
 from patchbay.tools.commands import Command, Ip, SetSysctl
@@ -34,7 +34,7 @@ def router_plan(layout: Any) -> list[Command]:
 
 
 def plan_positions() -> list[int]:
-    from patchbay.addressing.allocate import empty_layout
+    from patchbay.layout.allocate import empty_layout
 
     dc = LabSpec(routers=(RouterSpec("dc", preset=RouterPreset.DATACENTER),))
     return list(range(len(router_plan(extend(empty_layout(), dc)))))

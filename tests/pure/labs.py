@@ -12,10 +12,10 @@ from attrs import evolve
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from patchbay.addressing.allocate import empty_layout, extend, lay_out
-from patchbay.addressing.layout import Layout
 from patchbay.config.lab_file import draft_lab
 from patchbay.errors import SpecError
+from patchbay.layout.allocate import empty_layout, extend, lay_out
+from patchbay.layout.layout import Layout
 from patchbay.model.firewall import Firewall, FirewallConfig
 from patchbay.model.lab import (
     DeviceSpec,

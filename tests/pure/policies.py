@@ -3,10 +3,10 @@
 from collections.abc import Callable, Iterator
 from random import Random
 
-from patchbay.addressing.allocate import extend
-from patchbay.addressing.layout import Layout, RouterLayout
 from patchbay.execute.batches import batches
 from patchbay.lab.policies import forgotten, with_firewall, with_nat
+from patchbay.layout.allocate import extend
+from patchbay.layout.layout import Layout, RouterLayout
 from patchbay.model.lab import DeviceSpec, IfaceSpec, LabSpec
 from patchbay.plan.change import between
 from patchbay.plan.plan import Plan

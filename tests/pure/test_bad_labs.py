@@ -4,8 +4,8 @@ from ipaddress import IPv4Network
 
 import pytest
 
-from patchbay.addressing.allocate import empty_layout, extend
 from patchbay.errors import SpecError
+from patchbay.layout.allocate import empty_layout, extend
 from patchbay.model.lab import DeviceSpec, IfaceSpec, LabSpec, Nat, RegionSpec, RouterSpec
 from tests.pure.labs import problems_of
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from patchbay.addressing.wires import combined
 from patchbay.config.converter import shared_converter, structure
 from patchbay.errors import SpecError
+from patchbay.layout.wires import combined
 from patchbay.model.link import PERFECT, Condition, Impairment, LinkCondition, RegionLink, Trace, merged
 from tests.pure.labs import problems_of
 

@@ -4,10 +4,10 @@ import tomllib
 
 import pytest
 
-from patchbay.addressing.allocate import lay_out
 from patchbay.config.converter import make_converter, shared_converter, structure
 from patchbay.config.lab_file import Draft, draft_lab
 from patchbay.errors import Problem, SpecError
+from patchbay.layout.allocate import lay_out
 from patchbay.model.lab import Nat, RouterPreset, RouterSpec
 from tests.pure.labs import problems_of
 

@@ -9,10 +9,10 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patchbay.addressing.allocate import empty_layout, extend
-from patchbay.addressing.blocks import Block, block_of, pages, with_blocks
-from patchbay.addressing.layout import Layout, PolicyLayout, RouterLayout
 from patchbay.errors import AllocationError
+from patchbay.layout.allocate import empty_layout, extend
+from patchbay.layout.blocks import Block, block_of, pages, with_blocks
+from patchbay.layout.layout import Layout, PolicyLayout, RouterLayout
 from patchbay.model.lab import DeviceSpec, IfaceSpec, LabSpec, RegionSpec, RouterSpec
 from patchbay.model.nat import Nat, NatConfig
 from patchbay.plan.nat import block_elements

@@ -8,7 +8,7 @@ import trio
 import trio.testing
 from hypothesis import given
 
-from patchbay.addressing.layout import Layout, Names
+from patchbay.layout.layout import Layout, Names
 from patchbay.model.lab import LabSpec
 from patchbay.record.events import EventLog, LabEvent, changed, reduce_events, snapshot
 from tests.pure.labs import QUICK, labs, layout_of, one_by_one

@@ -6,7 +6,7 @@ import subprocess
 import pytest
 from attrs import evolve
 
-from patchbay.addressing.layout import PolicyLayout
+from patchbay.layout.layout import PolicyLayout
 from patchbay.model.firewall import FIREWALL_PRESETS, Firewall, FirewallConfig
 from patchbay.model.nat import Nat
 from patchbay.plan.firewall import firewall_table

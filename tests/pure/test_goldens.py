@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
-from patchbay.addressing.allocate import lay_out
-from patchbay.addressing.layout import Layout
 from patchbay.config.lab_file import read_lab
+from patchbay.layout.allocate import lay_out
+from patchbay.layout.layout import Layout
 from patchbay.model.link import Emulator
 from patchbay.plan.change import between
 from patchbay.plan.conditions import relay_name

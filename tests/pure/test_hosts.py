@@ -2,7 +2,7 @@
 
 from ipaddress import ip_address
 
-from patchbay.addressing.layout import Names
+from patchbay.layout.layout import Names
 from patchbay.model.names import NsName
 from patchbay.plan.hosts import FILES, name_files, own_file
 from patchbay.plan.plan import Plan

@@ -10,9 +10,9 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patchbay.addressing.allocate import empty_layout, extend
 from patchbay.execute.apply import Outcome, Result
 from patchbay.execute.batches import Batch
+from patchbay.layout.allocate import empty_layout, extend
 from patchbay.model.lab import LabSpec
 from patchbay.plan.change import between
 from patchbay.record.journal import Journal, Record, final_state, read_records, to_line

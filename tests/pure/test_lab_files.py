@@ -9,9 +9,9 @@ import attrs
 import pytest
 from hypothesis import given
 
-from patchbay.addressing.allocate import lay_out
 from patchbay.config.lab_file import Draft, draft_lab, read_lab
 from patchbay.errors import PatchbayError, SpecError
+from patchbay.layout.allocate import lay_out
 from patchbay.model.firewall import FirewallConfig
 from patchbay.model.lab import DeviceSpec, IfaceSpec, LabSpec, RouterPreset, RouterSpec
 from patchbay.model.link import Impairment, LinkPreset

@@ -8,8 +8,8 @@ from itertools import pairwise
 from attrs import evolve
 from hypothesis import assume, given
 
-from patchbay.addressing.allocate import empty_layout, extend
-from patchbay.addressing.layout import IfaceLayout, Layout, Network, RouterLayout
+from patchbay.layout.allocate import empty_layout, extend
+from patchbay.layout.layout import IfaceLayout, Layout, Network, RouterLayout
 from patchbay.model.lab import LabSpec, Nat
 from patchbay.model.names import KERNEL_IFNAMES
 from tests.pure.labs import QUICK, labs, one_by_one

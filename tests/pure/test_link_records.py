@@ -9,8 +9,8 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patchbay.addressing.layout import Layout, Names, WireKey
-from patchbay.addressing.wires import with_broken, with_conditions
+from patchbay.layout.layout import Layout, Names, WireKey
+from patchbay.layout.wires import with_broken, with_conditions
 from patchbay.model.lab import LabSpec
 from patchbay.model.link import PERFECT, Condition, Emulator, Impairment, Trace, merged
 from patchbay.plan.change import between

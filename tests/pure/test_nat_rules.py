@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
-from patchbay.addressing.allocate import empty_layout, extend
-from patchbay.addressing.blocks import with_blocks
-from patchbay.addressing.layout import PolicyLayout, RouterLayout
+from patchbay.layout.allocate import empty_layout, extend
+from patchbay.layout.blocks import with_blocks
+from patchbay.layout.layout import PolicyLayout, RouterLayout
 from patchbay.model.lab import DeviceSpec, IfaceSpec, IpSupport, LabSpec, RouterSpec
 from patchbay.model.nat import NAT_PRESETS, Behavior, Nat, NatConfig
 from patchbay.plan.nat import block_elements, nat_table

@@ -12,8 +12,8 @@ from attrs import evolve
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from patchbay.addressing.allocate import empty_layout, extend
-from patchbay.addressing.layout import IfaceLayout, Interface, Layout, NodeLayout, RouterLayout
+from patchbay.layout.allocate import empty_layout, extend
+from patchbay.layout.layout import IfaceLayout, Interface, Layout, NodeLayout, RouterLayout
 from patchbay.model.lab import LabSpec, Nat
 from patchbay.plan import change
 from patchbay.plan.change import between

@@ -8,9 +8,9 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patchbay.addressing.allocate import extend
-from patchbay.addressing.layout import Layout
 from patchbay.lab.policies import with_firewall, with_nat
+from patchbay.layout.allocate import extend
+from patchbay.layout.layout import Layout
 from patchbay.model.lab import DeviceSpec, IfaceSpec, LabSpec, RouterSpec
 from patchbay.model.nat import Nat, NatConfig
 from patchbay.plan.change import between

@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from patchbay.addressing.layout import Layout
+from patchbay.layout.layout import Layout
 from patchbay.plan.change import between
 from patchbay.plan.plan import forgiving
 from tests.pure.fake_namespaces import TIMEOUTS

@@ -10,7 +10,7 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patchbay.addressing.layout import Layout, Names
+from patchbay.layout.layout import Layout, Names
 from patchbay.model.lab import LabSpec
 from patchbay.model.nat import NatConfig
 from patchbay.plan.change import between

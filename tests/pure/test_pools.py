@@ -4,7 +4,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from patchbay.addressing.layout import Layout
+from patchbay.layout.layout import Layout
 from patchbay.plan.change import between
 from patchbay.tools.commands import Ip, Nft
 from tests.pure.fake_kernel import Kernel

@@ -5,8 +5,8 @@ from ipaddress import ip_network
 import pytest
 from attrs import evolve, frozen
 
-from patchbay.addressing.allocate import empty_layout, extend
-from patchbay.addressing.layout import Layout, RouterLayout
+from patchbay.layout.allocate import empty_layout, extend
+from patchbay.layout.layout import Layout, RouterLayout
 from patchbay.model.firewall import Firewall, FirewallConfig
 from patchbay.model.lab import IpSupport, LabSpec, NatV6, RouterPreset, RouterSpec
 from patchbay.model.nat import Nat, NatConfig

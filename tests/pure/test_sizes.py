@@ -6,11 +6,11 @@ from unittest.mock import patch
 
 import pytest
 
-from patchbay.addressing import pools
-from patchbay.addressing.allocate import empty_layout, extend
-from patchbay.addressing.layout import Layout
-from patchbay.addressing.pools import Pool, host_in
 from patchbay.errors import AllocationError, SpecError
+from patchbay.layout import pools
+from patchbay.layout.allocate import empty_layout, extend
+from patchbay.layout.layout import Layout
+from patchbay.layout.pools import Pool, host_in
 from patchbay.model.lab import DeviceSpec, IfaceSpec, LabSpec, Nat, RegionSpec, RouterPreset, RouterSpec
 from patchbay.plan.change import between
 

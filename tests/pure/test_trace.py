@@ -9,7 +9,7 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patchbay.addressing.layout import Names
+from patchbay.layout.layout import Names
 from patchbay.model.names import NsName
 from patchbay.plan.change import between
 from patchbay.plan.hosts import name_files

@@ -9,9 +9,9 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patchbay.addressing.allocate import empty_layout, extend
-from patchbay.addressing.layout import Layout, WireKey
-from patchbay.addressing.wires import with_broken, with_conditions
+from patchbay.layout.allocate import empty_layout, extend
+from patchbay.layout.layout import Layout, WireKey
+from patchbay.layout.wires import with_broken, with_conditions
 from patchbay.model.lab import DeviceSpec, IfaceSpec, LabSpec, RouterSpec
 from patchbay.model.link import LINK_PRESETS, PERFECT, Condition, Emulator, Impairment, Trace, merged
 from patchbay.plan import change

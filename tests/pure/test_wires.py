@@ -6,9 +6,9 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patchbay.addressing.allocate import empty_layout, extend
-from patchbay.addressing.layout import Layout, WireKey
-from patchbay.addressing.wires import condition_of, region_key, with_broken, with_conditions
+from patchbay.layout.allocate import empty_layout, extend
+from patchbay.layout.layout import Layout, WireKey
+from patchbay.layout.wires import condition_of, region_key, with_broken, with_conditions
 from patchbay.model.lab import DeviceSpec, IfaceSpec, LabSpec, RegionLinkSpec, RegionSpec, RouterSpec
 from patchbay.model.link import PERFECT, Condition, Impairment, LinkCondition
 from tests.pure.labs import QUICK, labs, layout_of, one_by_one

@@ -11,7 +11,7 @@ from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
 
 from attrs import frozen
 
-from patchbay.addressing.layout import Interface, Network
+from patchbay.layout.layout import Interface, Network
 from patchbay.model.presets import Scope
 
 __all__ = [

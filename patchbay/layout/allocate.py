@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from patchbay.addressing import pools
-from patchbay.addressing.blocks import with_blocks
-from patchbay.addressing.builder import LAN, Builder
-from patchbay.addressing.check import check, device_path, in_build_order
-from patchbay.addressing.layout import LanLayout, Layout, Network, RouterKind, RouterLayout, WireKey
-from patchbay.addressing.wires import refreshed, with_conditions
 from patchbay.config.lab_file import Draft
 from patchbay.errors import AllocationError, Problem, SpecError
+from patchbay.layout import pools
+from patchbay.layout.blocks import with_blocks
+from patchbay.layout.builder import LAN, Builder
+from patchbay.layout.check import check, device_path, in_build_order
+from patchbay.layout.layout import LanLayout, Layout, Network, RouterKind, RouterLayout, WireKey
+from patchbay.layout.wires import refreshed, with_conditions
 from patchbay.model.lab import LabSpec
 from patchbay.model.link import PERFECT, LinkCondition, merged
 from patchbay.model.names import NsName

@@ -8,8 +8,9 @@ from math import ceil
 
 from attrs import evolve, frozen
 
-from patchbay.addressing.builder import host_of
-from patchbay.addressing.layout import (
+from patchbay.errors import AllocationError
+from patchbay.layout.builder import host_of
+from patchbay.layout.layout import (
     IfaceLayout,
     Interface,
     Layout,
@@ -18,7 +19,6 @@ from patchbay.addressing.layout import (
     RouterLayout,
     of_version,
 )
-from patchbay.errors import AllocationError
 from patchbay.model.names import NsName
 from patchbay.model.nat import FIRST_PORT, config_of
 

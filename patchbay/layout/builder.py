@@ -7,9 +7,10 @@ from ipaddress import IPv6Network, ip_interface, ip_network
 
 from attrs import evolve
 
-from patchbay.addressing import pools
-from patchbay.addressing.check import device_path
-from patchbay.addressing.layout import (
+from patchbay.errors import AllocationError, Problem
+from patchbay.layout import pools
+from patchbay.layout.check import device_path
+from patchbay.layout.layout import (
     DeviceLayout,
     IfaceLayout,
     Interface,
@@ -22,7 +23,6 @@ from patchbay.addressing.layout import (
     RouterLayout,
     of_version,
 )
-from patchbay.errors import AllocationError, Problem
 from patchbay.model.lab import DeviceSpec, IpSupport, NatV6, RouterSpec
 from patchbay.model.names import KERNEL_IFNAMES, IfName, NsName, slug, unique_name
 from patchbay.model.nat import config_of

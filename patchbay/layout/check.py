@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import IPv4Network, IPv6Network
 
-from patchbay.addressing.layout import Layout, Network
-from patchbay.addressing.wires import combined
 from patchbay.errors import Problem, did_you_mean
+from patchbay.layout.layout import Layout, Network
+from patchbay.layout.wires import combined
 from patchbay.model.lab import DeviceSpec, LabSpec, RouterSpec
 from patchbay.model.link import PERFECT, merged
 from patchbay.model.names import env_name, iface_name_problem, node_name_problem

@@ -7,8 +7,9 @@ from ipaddress import ip_network
 
 from attrs import evolve
 
-from patchbay.addressing import pools
-from patchbay.addressing.layout import (
+from patchbay.errors import Problem
+from patchbay.layout import pools
+from patchbay.layout.layout import (
     IfaceLayout,
     Layout,
     NodeLayout,
@@ -20,7 +21,6 @@ from patchbay.addressing.layout import (
     WireLayout,
     of_version,
 )
-from patchbay.errors import Problem
 from patchbay.model.link import PERFECT, Condition, combination_problems
 from patchbay.model.names import KERNEL_IFNAMES, IfName, NsName, slug, unique_name
 

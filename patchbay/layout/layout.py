@@ -256,7 +256,7 @@ class WireLayout:
 
 @frozen
 class Layout:
-    """A whole lab. Never changed in place; `addressing.allocate.extend` makes the next one.
+    """A whole lab. Never changed in place; `layout.allocate.extend` makes the next one.
 
     Nodes stand in the order in which they can be built: what is above comes before what is below.
     """
