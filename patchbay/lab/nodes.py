@@ -202,7 +202,7 @@ class Router(_Forwarder):
 
     @property
     def nat_v6(self) -> NatV6:
-        return self._layout.nat_v6
+        return self._policy.nat_v6
 
     @property
     def firewall(self) -> Firewall | FirewallConfig:

@@ -8,9 +8,18 @@ from patchbay.config.lab_file import Draft
 from patchbay.errors import AllocationError, Problem, SpecError
 from patchbay.layout import pools
 from patchbay.layout.blocks import with_blocks
-from patchbay.layout.builder import LAN, Builder
+from patchbay.layout.builder import Builder
 from patchbay.layout.check import check, device_path, in_build_order
-from patchbay.layout.layout import LanLayout, Layout, Network, RouterKind, RouterLayout, WireKey
+from patchbay.layout.layout import (
+    LAN,
+    Allocations,
+    LanLayout,
+    Layout,
+    Network,
+    RouterKind,
+    RouterLayout,
+    WireKey,
+)
 from patchbay.layout.wires import refreshed, with_conditions
 from patchbay.model.lab import LabSpec
 from patchbay.model.link import PERFECT, LinkCondition, merged
@@ -33,9 +42,11 @@ def empty_layout() -> Layout:
     return Layout(
         forwarders={ix.key: ix},
         devices={},
-        given={"public IPv6": 1},
-        ns_names=frozenset({ns}),
-        macs=frozenset({ix.lan.mac}),
+        allocations=Allocations(
+            counters={pools.V6_PUBLIC.name: 1},  # the first is the exchange's
+            ns_names=frozenset({ns}),
+            macs=frozenset({ix.lan.mac}),
+        ),
     )
 
 

@@ -88,18 +88,19 @@ def _with_blocks_of(
     for host in _inside(layout, router, hanging):
         numbers.setdefault(host, len(numbers))
     wanted = ceil(len(numbers) / (_PAGES // pages(size))) - 1
-    pool, given = list(policy.pool), dict(layout.given)
+    pool, counters = list(policy.pool), dict(layout.allocations.counters)
     parent = layout.forwarders[router.parent or ""]
     gateway = of_version(parent.lan.addresses, 4)
     assert gateway is not None
     while len(pool) < wanted:
-        number = given[f"hosts of {parent.ns}"]
-        given[f"hosts of {parent.ns}"] = number + 1
+        number = counters[f"hosts of {parent.ns}"]
+        counters[f"hosts of {parent.ns}"] = number + 1
         pool.append(_next_address(parent, gateway, number, router, size))
     if numbers == policy.blocks and len(pool) == len(policy.pool):
         return layout
     policy = evolve(policy, blocks=numbers, pool=tuple(pool))
-    return evolve(layout, given=given, policies={**layout.policies, router.ns: policy})
+    allocations = evolve(layout.allocations, counters=counters)
+    return evolve(layout, allocations=allocations, policies={**layout.policies, router.ns: policy})
 
 
 def _next_address(

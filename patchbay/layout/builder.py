@@ -11,6 +11,8 @@ from patchbay.errors import AllocationError, Problem
 from patchbay.layout import pools
 from patchbay.layout.check import device_path
 from patchbay.layout.layout import (
+    LAN,
+    WAN,
     DeviceLayout,
     IfaceLayout,
     Interface,
@@ -24,15 +26,13 @@ from patchbay.layout.layout import (
     of_version,
 )
 from patchbay.model.lab import DeviceSpec, IpSupport, NatV6, RouterSpec
-from patchbay.model.names import KERNEL_IFNAMES, IfName, NsName, slug, unique_name
+from patchbay.model.names import IfName, NsName, slug, unique_name
 from patchbay.model.nat import config_of
 from patchbay.model.presets import ResolvedRouter, resolve
 
-__all__ = ["LAN", "WAN", "Builder", "host_of"]
+__all__ = ["Builder", "host_of"]
 
 NS_NAME_BYTES = 40
-LAN = IfName("lan")
-WAN = IfName("wan")
 
 
 class Builder:
@@ -44,24 +44,27 @@ class Builder:
         self._named = tuple(named)
         self._forwarders = dict(layout.forwarders)
         self._devices = dict(layout.devices)
-        self._given = dict(layout.given)
-        self._ns_names = set(layout.ns_names)
-        self._ports = {ns: set(names) for ns, names in layout.ports.items()}
-        self._macs = set(layout.macs)
+        self._counters = dict(layout.allocations.counters)
+        self._ns_names = set(layout.allocations.ns_names)
+        self._ifnames: dict[NsName, set[str]] = {}
+        self._macs = set(layout.allocations.macs)
         self._policies = dict(layout.policies)
         # What shows only when addresses are given out.
         self.problems: list[Problem] = []
 
     def finish(self) -> Layout:
+        allocations = evolve(
+            self._layout.allocations.with_ifnames(self._ifnames),
+            counters=self._counters,
+            ns_names=frozenset(self._ns_names),
+            macs=frozenset(self._macs),
+        )
         return evolve(
             self._layout,
             forwarders=self._forwarders,
             devices=self._devices,
-            given=self._given,
-            ns_names=frozenset(self._ns_names),
-            ports={ns: frozenset(names) for ns, names in self._ports.items()},
-            macs=frozenset(self._macs),
             policies=self._policies,
+            allocations=allocations,
         )
 
     # -- nodes
@@ -110,7 +113,6 @@ class Builder:
                 uplink=uplink,
                 parent=parent.key,
                 region=parent.name if parent.kind is RouterKind.REGION else parent.region,
-                nat_v6=traits.nat_v6,
                 ip_support=traits.ip_support,
                 mtu=spec.mtu,
                 routes=self._routes(
@@ -121,7 +123,7 @@ class Builder:
             )
         )
         self._policies[ns] = PolicyLayout(
-            traits.nat, traits.firewall, spec.block_icmp_frag_needed, spec.port_mapping
+            traits.nat, traits.nat_v6, traits.firewall, spec.block_icmp_frag_needed, spec.port_mapping
         )
 
     def add_device(self, spec: DeviceSpec) -> None:
@@ -185,7 +187,9 @@ class Builder:
     ) -> IfaceLayout:
         number = self._count(f"hosts of {router.ns}", start=2)
         lan = [address for address in router.lan.addresses if address.version in support.versions]
-        taken = self._ports.setdefault(router.ns, {LAN, WAN, *KERNEL_IFNAMES})
+        if router.ns not in self._ifnames:
+            self._ifnames[router.ns] = {*self._layout.allocations.taken_in(router.ns)}
+        taken = self._ifnames[router.ns]
         port_name = unique_name(slug(node, 15), taken, 15)
         taken.add(port_name)
         return IfaceLayout(
@@ -276,8 +280,8 @@ class Builder:
     # -- counters
 
     def _count(self, what: str, start: int = 0) -> int:
-        number = self._given.get(what, start)
-        self._given[what] = number + 1
+        number = self._counters.get(what, start)
+        self._counters[what] = number + 1
         return number
 
     def _mac(self, node: str, iface: str) -> str:

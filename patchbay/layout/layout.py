@@ -18,11 +18,14 @@ from attrs import evolve, field, frozen
 from patchbay.model.firewall import Firewall, FirewallConfig
 from patchbay.model.lab import IpSupport, NatV6
 from patchbay.model.link import Condition, Emulator
-from patchbay.model.names import IfName, NsName
+from patchbay.model.names import KERNEL_IFNAMES, IfName, NsName
 from patchbay.model.nat import Nat, NatConfig
 
 __all__ = [
+    "LAN",
+    "WAN",
     "Address",
+    "Allocations",
     "DeviceLayout",
     "IfaceLayout",
     "Interface",
@@ -40,6 +43,9 @@ __all__ = [
     "WireLayout",
     "of_version",
 ]
+
+# The interfaces that every router has.
+LAN, WAN = IfName("lan"), IfName("wan")
 
 Address = IPv4Address | IPv6Address
 Interface = IPv4Interface | IPv6Interface
@@ -112,7 +118,6 @@ class RouterLayout:
     uplink: IfaceLayout | None = None
     parent: str | None = None
     region: str | None = None
-    nat_v6: NatV6 = NatV6.NONE
     ip_support: IpSupport = IpSupport.DUAL_STACK
     mtu: int | None = None
     routes: tuple[RouteLayout, ...] = ()
@@ -146,6 +151,7 @@ class PolicyLayout:
     """
 
     nat: Nat | NatConfig = Nat.NONE
+    nat_v6: NatV6 = NatV6.NONE
     firewall: Firewall | FirewallConfig = Firewall.NONE
     block_icmp_frag_needed: bool = False
     port_mapping: bool = False
@@ -255,24 +261,47 @@ class WireLayout:
 
 
 @frozen
-class Layout:
-    """A whole lab. Never changed in place; `layout.allocate.extend` makes the next one.
+class Allocations:
+    """Everything that was given out, so that nothing is given out twice.
 
-    Nodes stand in the order in which they can be built: what is above comes before what is below.
+    `counters` hold the next number of each pool, and of the hosts of each namespace. `ifnames` are the
+    names of interfaces that are taken in each namespace.
+    """
+
+    counters: Mapping[str, int] = field(factory=dict)
+    ns_names: frozenset[str] = frozenset()
+    ifnames: Mapping[NsName, frozenset[str]] = field(factory=dict)
+    macs: frozenset[str] = frozenset()
+
+    def taken_in(self, ns: NsName) -> frozenset[str]:
+        """The names that no new interface in the namespace can have."""
+        return self.ifnames.get(ns, _NEVER_FREE)
+
+    def with_ifnames(self, changed: Mapping[NsName, Iterable[str]]) -> Allocations:
+        """The allocations where these are the names that are taken in those namespaces."""
+        ifnames = {ns: frozenset(names) for ns, names in changed.items()}
+        return evolve(self, ifnames={**self.ifnames, **ifnames}) if changed else self
+
+
+_NEVER_FREE = frozenset({LAN, WAN, *KERNEL_IFNAMES})
+
+
+@frozen
+class Layout:
+    """A whole lab. A layout never changes: a change makes another layout of it.
+
+    Nodes are in the order in which they can be built: a router comes before the nodes below it.
     """
 
     forwarders: Mapping[str, RouterLayout]
     devices: Mapping[str, DeviceLayout]
-    # What the allocator has given out: counters by pool, and names that are taken by namespace.
-    given: Mapping[str, int] = field(factory=dict)
-    ns_names: frozenset[str] = frozenset()
-    ports: Mapping[NsName, frozenset[str]] = field(factory=dict)
-    macs: frozenset[str] = frozenset()
     # Links that are not perfect; AUTO is not decided yet.
     wires: Mapping[WireKey, WireLayout] = field(factory=dict)
     emulator: Emulator = Emulator.AUTO
-    # Of routers alone: the exchange and regions only forward.
+    # Routers have policies; the exchange and regions only forward.
     policies: Mapping[NsName, PolicyLayout] = field(factory=dict)
+    names: Names = Names()
+    allocations: Allocations = Allocations()
 
     @property
     def ix(self) -> RouterLayout:

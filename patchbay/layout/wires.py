@@ -22,7 +22,7 @@ from patchbay.layout.layout import (
     of_version,
 )
 from patchbay.model.link import PERFECT, Condition, combination_problems
-from patchbay.model.names import KERNEL_IFNAMES, IfName, NsName, slug, unique_name
+from patchbay.model.names import IfName, NsName, slug, unique_name
 
 __all__ = [
     "USUAL_MTU",
@@ -35,7 +35,6 @@ __all__ = [
     "with_conditions",
 ]
 
-LAN, WAN = IfName("lan"), IfName("wan")
 USUAL_MTU = 1500
 # The bridges of wires are named by index when they are made; the kernel counts its own up from 1.
 _FIRST_INDEX = 1_000_000
@@ -80,11 +79,11 @@ class _Changing:
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._wires = dict(layout.wires)
-        self._ports = {ns: set(names) for ns, names in layout.ports.items()}
+        self._ifnames: dict[NsName, set[str]] = {}
 
     def finish(self) -> Layout:
-        ports = {ns: frozenset(names) for ns, names in self._ports.items()}
-        return evolve(self._layout, wires=self._wires, ports=ports)
+        allocations = self._layout.allocations.with_ifnames(self._ifnames)
+        return evolve(self._layout, wires=self._wires, allocations=allocations)
 
     def put(self, key: WireKey, condition: Condition) -> None:
         existing = self._wires.get(key)
@@ -96,14 +95,16 @@ class _Changing:
         elif existing is not None and not needed:
             del self._wires[key]
             for ns, name in existing.names:
-                self._ports[ns].discard(name)
+                self._taken(ns).discard(name)
         elif existing is not None:
             # Whoever sets the condition of a link that was lost wants it back.
             broken = existing.broken and not existing.lost
             self._wires[key] = evolve(existing, condition=condition, broken=broken, lost=False)
 
     def _taken(self, ns: NsName) -> set[str]:
-        return self._ports.setdefault(ns, {LAN, WAN, *KERNEL_IFNAMES})
+        if ns not in self._ifnames:
+            self._ifnames[ns] = {*self._layout.allocations.taken_in(ns)}
+        return self._ifnames[ns]
 
     def _make(self, key: WireKey, condition: Condition) -> WireLayout:
         kinds = {"link": self._device_wire, "downlink": self._downlink_wire, "regions": self._region_wire}

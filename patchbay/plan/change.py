@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from patchbay.layout.layout import Layout, NodeLayout
-from patchbay.layout.wires import LAN
+from patchbay.layout.layout import LAN, Layout, NodeLayout
 from patchbay.model.names import NsName
 from patchbay.plan import node as nodes
 from patchbay.plan import wires

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from ipaddress import IPv4Interface, ip_network
 
-from patchbay.layout.builder import WAN
-from patchbay.layout.layout import Layout, PolicyLayout, RouteLayout, RouterLayout, of_version
+from patchbay.layout.layout import WAN, Layout, PolicyLayout, RouteLayout, RouterLayout, of_version
 from patchbay.model.firewall import FirewallConfig
 from patchbay.model.names import NsName
 from patchbay.model.nat import NatConfig, config_of

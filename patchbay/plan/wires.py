@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from attrs import evolve
 
 from patchbay.layout.layout import (
+    LAN,
     Address,
     IfaceLayout,
     Layout,
@@ -15,7 +16,7 @@ from patchbay.layout.layout import (
     WireLayout,
     of_version,
 )
-from patchbay.layout.wires import LAN, USUAL_MTU, uplinks
+from patchbay.layout.wires import USUAL_MTU, uplinks
 from patchbay.model.link import PERFECT, Emulator
 from patchbay.model.names import IfName, NsName
 from patchbay.plan.aspects import GONE, Aspect, Aspects, differences

@@ -121,7 +121,7 @@ def _router(router: RouterLayout, layout: Layout) -> dict[str, Any]:
         "upstream": router.parent.partition(":")[2] if router.parent else None,
         "region": router.region,
         "nat": _plain(layout.policy(router).nat),
-        "nat_v6": str(router.nat_v6),
+        "nat_v6": str(layout.policy(router).nat_v6),
         "firewall": _plain(layout.policy(router).firewall),
         "block_icmp_frag_needed": layout.policy(router).block_icmp_frag_needed,
         "port_mapping": layout.policy(router).port_mapping,

@@ -18,7 +18,9 @@ POLICIES = {
     **{str(preset): PolicyLayout(firewall=preset) for preset in FIREWALL_PRESETS if preset != "none"},
     "outbound-alone": PolicyLayout(firewall=FirewallConfig(False, "none", (53, 123, 443))),
     "block-icmp-frag-needed": PolicyLayout(block_icmp_frag_needed=True),
-    "block-inbound-and-icmp": PolicyLayout(Nat.HOME, Firewall.BLOCK_INBOUND, block_icmp_frag_needed=True),
+    "block-inbound-and-icmp": PolicyLayout(
+        Nat.HOME, firewall=Firewall.BLOCK_INBOUND, block_icmp_frag_needed=True
+    ),
 }
 
 
@@ -39,12 +41,12 @@ def test_every_golden_of_a_firewall_belongs_to_a_test() -> None:
 
 def test_where_everything_passes_there_is_no_table() -> None:
     for firewall in (Firewall.NONE, FirewallConfig()):
-        assert firewall_table(PolicyLayout(Nat.HOME, firewall)) is None
+        assert firewall_table(PolicyLayout(Nat.HOME, firewall=firewall)) is None
 
 
 def test_a_firewall_is_the_same_whatever_the_nat_and_its_generation() -> None:
     for firewall in Firewall:
-        one = PolicyLayout(Nat.HOME, firewall)
+        one = PolicyLayout(Nat.HOME, firewall=firewall)
         assert firewall_table(one) == firewall_table(evolve(one, nat=Nat.NONE, generation=3))
 
 
@@ -71,7 +73,7 @@ def test_rules_name_no_ip_version_but_of_icmp(case: str) -> None:
 
 def test_what_the_nat_let_in_is_not_dropped() -> None:
     for preset in (Firewall.BLOCK_INBOUND, Firewall.CORPORATE, Firewall.CAPTIVE_PORTAL):
-        rules = read_table(text_of(PolicyLayout(Nat.FULL_CONE, preset))).chains["forward"].rules
+        rules = read_table(text_of(PolicyLayout(Nat.FULL_CONE, firewall=preset))).chains["forward"].rules
         assert rules.index("ct status dnat accept") < rules.index('iifname "wan" drop')
 
 

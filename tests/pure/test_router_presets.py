@@ -72,7 +72,7 @@ def test_a_router_with_the_preset_is_the_row_of_the_table(preset: str) -> None:
     layout, router = laid_out(spec)
     policy = layout.policy(router)
     assert (policy.nat, policy.firewall) == (row.nat, row.firewall)
-    assert (router.nat_v6, router.ip_support) == (NatV6.NONE, row.ip_support)
+    assert (policy.nat_v6, router.ip_support) == (NatV6.NONE, row.ip_support)
     assert below(spec) == row.below
     assert (policy.block_icmp_frag_needed, policy.generation, policy.pool) == (False, 0, ())
 

@@ -89,7 +89,7 @@ def test_the_names_that_are_taken_are_those_of_ports_and_wires(spec: LabSpec) ->
     without = with_conditions(layout, dict.fromkeys(layout.wires, PERFECT))
     kept = [wire.key for wire in without.wires.values()]
     assert all(key[0] == "regions" for key in kept)
-    for ns, taken in layout.ports.items():
+    for ns, taken in layout.allocations.ifnames.items():
         own = {name for wire in layout.wires.values() for at, name in wire.names if at == ns}
         ports = {i.port for node in layout.nodes() for i in node.ifaces if i.router_ns == ns}
         assert taken == own | ports | {"lan", "wan", "lo", "all", "default"}
