@@ -6,8 +6,9 @@ async with patchbay.open_lab() as lab:
     await laptop.run(["ping", "-c1", str(lab.ix.ip)])
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from patchbay.lazy import lazily as _lazily
 
 if TYPE_CHECKING:
     from patchbay.errors import (
@@ -151,12 +152,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'patchbay' has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
+__getattr__ = _lazily(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

@@ -14,11 +14,11 @@ from typing import NamedTuple
 
 # The folders and modules of patchbay/, lowest first: each imports only itself and what stands before it.
 LAYERS = (
-    *("errors", "model", "config", "layout", "tools", "plan"),
+    *("lazy", "errors", "model", "config", "layout", "change", "tools", "plan"),
     *("sandbox", "execute", "record", "emulator", "nat64", "services"),
     *("lab", "testing", "sim", "report", "server", "pytest_plugin"),
 )
-PURE = frozenset({"model", "config", "layout", "tools", "plan"})
+PURE = frozenset({"model", "config", "layout", "change", "tools", "plan"})
 # Modules that reach out of the program: effects, the clock, chance.
 EFFECTS = frozenset(
     {

@@ -14,6 +14,7 @@ from patchbay.tools.commands import (
     Helper,
     Ip,
     Nft,
+    RemoveFile,
     SetSysctl,
     Tc,
     WriteFile,
@@ -92,6 +93,8 @@ def step(batch: Batch) -> list[Any]:
             "sysctl",
             [[c.ns, c.name, c.value, c.optional] for c in batch.commands if isinstance(c, SetSysctl)],
         ]
+    if isinstance(first, RemoveFile):
+        return ["remove", [[c.path] for c in batch.commands if isinstance(c, RemoveFile)]]
     return ["write", [[c.path, c.content] for c in batch.commands if isinstance(c, WriteFile)]]
 
 

@@ -1,150 +1,58 @@
-"""Changing a lab: one change at a time, each there as a whole or not at all."""
+"""Changing a lab: one change at a time, each applied as a whole or not at all."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from typing import Generic, TypeVar
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import trio
 from attrs import evolve
 
-from patchbay.errors import LabBrokenError, LabDiedError, PatchbayError
+from patchbay.change.base import Change, Event
+from patchbay.change.fields import everything
+from patchbay.change.names import NameChange
+from patchbay.errors import CommandFailed, LabBrokenError, LabDiedError, PatchbayError
 from patchbay.execute.apply import Outcome, apply, apply_now
-from patchbay.layout.allocate import extend
-from patchbay.layout.layout import Layout, Names, NodeLayout
-from patchbay.model.lab import LabSpec
+from patchbay.lab.session import Session
+from patchbay.layout.layout import Layout
 from patchbay.model.link import Emulator
-from patchbay.model.names import NsName
 from patchbay.plan.change import between
-from patchbay.plan.hosts import name_files
-from patchbay.plan.plan import Plan, forgiving
+from patchbay.plan.plan import forgiving
 from patchbay.record.recorder import Recorder
-from patchbay.sandbox.helpers import Helpers
 from patchbay.sandbox.netem import has_netem
-from patchbay.sandbox.sandbox import Sandbox
 
 __all__ = ["Changes"]
 
-HandleT = TypeVar("HandleT")
 
-
-class _Batch(Generic[HandleT]):
-    """Additions that wait to be applied together."""
+class _Batch:
+    """Changes that wait to be applied together."""
 
     def __init__(self, layout: Layout) -> None:
         self.task = trio.lowlevel.current_task()
         self.layout = layout
-        self.handles: list[HandleT] = []
+        self.events: list[Event] = []
+
+    def take(self, change: Change) -> None:
+        old, new = self.layout, change.apply(self.layout)
+        self.events += change.events(old, new)
+        self.layout = new
 
 
-class Changes(Generic[HandleT]):
-    """The layout and the names that the kernel has now, and the only way to others.
+class Changes:
+    """Holds the layout that the kernel has, and applies every change to it."""
 
-    `handle` makes the handle of a new node, `settle` is told of handles whether their nodes came to be.
-    """
-
-    def __init__(
-        self,
-        sandbox: Sandbox,
-        helpers: Helpers,
-        recorder: Recorder,
-        emulator: Emulator,
-        handle: Callable[[NodeLayout], HandleT],
-        settle: Callable[[Iterable[HandleT], bool], None],
-    ) -> None:
+    def __init__(self, session: Session, recorder: Recorder, emulator: Emulator) -> None:
         self._layout: Layout | None = None
-        self.names = Names()
         self.broken = False
-        self._sandbox = sandbox
-        self._helpers = helpers
-        self._emulator = emulator
+        self._session = session
         self._recorder = recorder
-        self._handle = handle
-        self._settle = settle
+        self._emulator = emulator
         self._one_at_a_time = trio.Lock()
-        self._batch: _Batch[HandleT] | None = None
+        self._batch: _Batch | None = None
+        # Names that were set while another change was on its way, which began without them.
+        self._meanwhile: list[NameChange] = []
 
-    async def build(self, full: Layout) -> None:
-        """The first plan: the exchange, and what the spec names. Nothing is undone: there is no lab yet."""
-        done: list[Outcome] = []
-        full = await self._decided(full)
-        try:
-            await self._apply(between(None, full), done)
-            apply_now(self._sandbox, name_files(None, self.names, {}), done)
-        except BaseException:
-            self._recorder.failure(done)
-            raise
-        self._recorder.change(done, None, full)
-        self._layout = full
-        self._settle([self._handle(node) for node in full.nodes()], True)
-
-    async def add(self, spec: LabSpec) -> list[HandleT]:
-        """Add nodes, now or with this task's batch; their handles."""
-        if (batch := self._own_batch()) is not None:
-            old, batch.layout = batch.layout, extend(batch.layout, spec)
-            handles = self._new_handles(old, batch.layout)
-            batch.handles += handles
-            return handles
-        async with self._one_at_a_time:
-            old = self.standing
-            new = extend(old, spec)
-            await self._become(new)
-            handles = self._new_handles(old, new)
-            self._settle(handles, True)
-            return handles
-
-    async def alter(self, change: Callable[[Layout], Layout]) -> None:
-        """Change what is there, now or with this task's batch."""
-        if (batch := self._own_batch()) is not None:
-            batch.layout = change(batch.layout)
-            return
-        async with self._one_at_a_time:
-            await self._become(change(self.standing))
-
-    async def _decided(self, layout: Layout) -> Layout:
-        """The layout with an emulator, where it needs one."""
-        if self._emulator is Emulator.AUTO and layout.wires:
-            netem = await has_netem(self._sandbox)
-            self._emulator = Emulator.NETEM if netem else Emulator.USERSPACE
-        return evolve(layout, emulator=self._emulator)
-
-    async def _apply(self, plan: Plan, done: list[Outcome]) -> None:
-        await apply(self._sandbox, self._helpers, plan, done)
-
-    @contextlib.asynccontextmanager
-    async def batch(self) -> AsyncIterator[None]:
-        """See `Lab.batch`."""
-        if self._own_batch() is not None:
-            raise PatchbayError("this task has a batch open already: batches do not nest")
-        async with self._one_at_a_time:
-            batch = self._batch = _Batch(self.standing)
-            applied = False
-            try:
-                yield
-                await self._become(batch.layout)
-                applied = True
-            finally:
-                self._batch = None
-                self._settle(batch.handles, applied)
-
-    def set_names(self, new: Names, ns_of: Mapping[str, NsName]) -> None:
-        """Change what names stand for. Quick, and without trio."""
-        done: list[Outcome] = []
-        apply_now(self._sandbox, name_files(self.names, new, ns_of), done)
-        layout = self.standing
-        self._recorder.change(done, layout, layout)
-        self.names = new
-
-    def _own_batch(self) -> _Batch[HandleT] | None:
-        batch = self._batch
-        return batch if batch and batch.task is trio.lowlevel.current_task() else None
-
-    @property
-    def present(self) -> Layout:
-        """The layout that this task sees: the kernel's, and what its batch has added."""
-        batch = self._own_batch()
-        return batch.layout if batch else self.standing
+    # -- looking
 
     @property
     def standing(self) -> Layout:
@@ -152,32 +60,134 @@ class Changes(Generic[HandleT]):
         assert self._layout is not None, "build() comes first"
         return self._layout
 
-    def _new_handles(self, old: Layout, new: Layout) -> list[HandleT]:
-        before = {node.ns for node in old.nodes()}
-        return [self._handle(node) for node in new.nodes() if node.ns not in before]
+    @property
+    def present(self) -> Layout:
+        """The layout that this task sees: the kernel's, with the changes of the task's own batch."""
+        batch = self._own_batch()
+        return batch.layout if batch else self.standing
 
-    async def _become(self, new: Layout) -> None:
+    @property
+    def waiting(self) -> Layout | None:
+        """The layout that a batch, of whichever task, will bring about."""
+        return self._batch.layout if self._batch else None
+
+    def _own_batch(self) -> _Batch | None:
+        batch = self._batch
+        return batch if batch and batch.task is trio.lowlevel.current_task() else None
+
+    # -- changing
+
+    async def build(self, full: Layout) -> None:
+        """Apply the first plan: the exchange, and what the spec names.
+
+        Nothing is undone on failure, because there is no lab to go back to.
+        """
+        done: list[Outcome] = []
+        full = await self._decided(full)
+        try:
+            await apply(self._session.sandbox, self._session.helpers, between(None, full), done)
+        except BaseException:
+            self._recorder.failure(done)
+            raise
+        self._recorder.change(done, everything(full))
+        self._layout = full
+
+    async def apply(self, change: Change, *, when: Callable[[], bool] = lambda: True) -> None:
+        """Apply a change, now or with this task's batch; nothing if `when` is false by then."""
+        if (batch := self._own_batch()) is not None:
+            # Planning takes about a millisecond, and the batch may be large.
+            await trio.lowlevel.checkpoint()
+            batch.take(change)
+            return
+        async with self._changing():
+            if when():
+                old = self.standing
+                new = change.apply(old)
+                await self._become(new, [*change.events(old, new)])
+
+    def apply_now(self, change: NameChange) -> None:
+        """Apply a change of names, also beside another change: quickly, and without trio."""
+        if (batch := self._own_batch()) is not None:
+            batch.take(change)
+            return
+        self._rename(change)
+        self._meanwhile.append(change)
+
+    @contextlib.asynccontextmanager
+    async def batch(self) -> AsyncIterator[None]:
+        """See `Lab.batch`."""
+        if self._own_batch() is not None:
+            raise PatchbayError("this task has a batch open already: batches do not nest")
+        async with self._changing():
+            batch = self._batch = _Batch(self.standing)
+            try:
+                yield
+                await self._become(batch.layout, batch.events)
+            finally:
+                self._batch = None
+
+    @contextlib.asynccontextmanager
+    async def _changing(self) -> AsyncIterator[None]:
+        async with self._one_at_a_time:
+            self._meanwhile.clear()
+            yield
+
+    def _rename(self, change: NameChange) -> None:
+        old, new = self.standing, change.apply(self.standing)
+        done: list[Outcome] = []
+        try:
+            apply_now(self._session.sandbox, between(old, new), done)
+        except CommandFailed:
+            with self._undoing(done) as undone:
+                apply_now(self._session.sandbox, forgiving(between(new, old)), undone)
+            raise
+        self._recorder.change(done, change.events(old, new))
+        self._take(new)
+
+    async def _become(self, new: Layout, events: list[Event]) -> None:
         """Change the kernel from the present layout to `new`; on failure back, as if never called."""
         old = self.standing
         done: list[Outcome] = []
         new = await self._decided(new)
         try:
-            await self._apply(between(old, new), done)
+            await apply(self._session.sandbox, self._session.helpers, between(old, new), done)
         except LabDiedError:
             raise  # with the agent everything went: there is nothing to undo
         except BaseException:
-            await self._undo(new, old, done)
+            await self._undo(new, done)
             raise
-        self._recorder.change(done, old, new)
-        self._layout = new
+        self._recorder.change(done, events)
+        renamed = [*self._meanwhile]
+        self._take(new)
+        for change in renamed:
+            self._rename(change)
 
-    async def _undo(self, new: Layout, old: Layout, done: list[Outcome]) -> None:
+    async def _undo(self, new: Layout, done: list[Outcome]) -> None:
+        plan = forgiving(between(new, self.standing))
+        with self._undoing(done) as undone, trio.CancelScope(shield=True):
+            await apply(self._session.sandbox, self._session.helpers, plan, undone)
+
+    @contextlib.contextmanager
+    def _undoing(self, done: list[Outcome]) -> Iterator[list[Outcome]]:
+        """Note what was done and what undid it. A failure of the block breaks the lab."""
         undone: list[Outcome] = []
         try:
-            with trio.CancelScope(shield=True):
-                await self._apply(forgiving(between(new, old)), undone)
+            yield undone
         except PatchbayError as error:
             self.broken = True
             raise LabBrokenError("a change failed and could not be undone; open a new lab") from error
         finally:
             self._recorder.failure([*done, *undone])
+
+    async def _decided(self, layout: Layout) -> Layout:
+        """Return the layout with an emulator, where it needs one."""
+        if self._emulator is Emulator.AUTO and layout.wires:
+            netem = await has_netem(self._session.sandbox)
+            self._emulator = Emulator.NETEM if netem else Emulator.USERSPACE
+        return evolve(layout, emulator=self._emulator)
+
+    def _take(self, new: Layout) -> None:
+        """Take the layout that the kernel has now, and let the nodes' processes follow it."""
+        old, self._layout = self._layout, new
+        if old is not None:
+            self._session.follow(old, new)

@@ -5,18 +5,18 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
 
-from patchbay.config.converter import shared_converter, structure
-from patchbay.errors import CommandFailed, LinkLostError, Problem, SpecError
+from patchbay.change.base import Change
+from patchbay.change.fields import link_place
+from patchbay.change.links import BreakRegionLink, LinkChange, LoseLink, link_key
+from patchbay.errors import CommandFailed, LinkLostError
 from patchbay.lab.session import Session
-from patchbay.layout.layout import Layout, WireKey, WireLayout
-from patchbay.layout.wires import combined, condition_of, region_key, with_broken, with_conditions
-from patchbay.model.lab import RegionLinkSpec
-from patchbay.model.link import PERFECT, Condition, Direction, Emulator, LinkCondition, RegionLink, merged
+from patchbay.layout.layout import WireKey, WireLayout
+from patchbay.layout.wires import condition_of
+from patchbay.model.link import Condition, Emulator
 from patchbay.plan.conditions import emulator_of, relay_name
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class LinkStats:
 class Links:
     """The links of a lab. What is raised leaves them as they were."""
 
-    def __init__(self, changes: Changes[Any], session: Session, event: Callable[..., None]) -> None:
+    def __init__(self, changes: Changes, session: Session, event: Callable[..., None]) -> None:
         self._changes = changes
         self._session = session
         self._event = event
@@ -63,58 +63,24 @@ class Links:
 
     # -- setting
 
-    async def set(self, key: WireKey, condition: object, direction: object = Direction.BOTH) -> None:
-        """Put a link into a condition; None clears it. What a condition does not say stays as it is."""
-        ways = _direction(direction)
-        wished = _wished(condition) if condition is not None else None
-
-        def change(layout: Layout) -> Layout:
-            old = condition_of(layout, key)
-            base = Condition(**dict.fromkeys(ways.ways, PERFECT.up) | _others(old, ways))
-            return _put(layout, key, base if wished is None else merged(old, wished, ways))
-
-        async with self._found_again(key):
-            await self._changes.alter(change)
-
     @contextlib.asynccontextmanager
-    async def _found_again(self, key: WireKey) -> AsyncIterator[None]:
-        """What is done in here brings a link back that was lost."""
-        reason = self._lost.get(key)
-        if reason is None:
+    async def recovering(self, change: Change) -> AsyncIterator[None]:
+        """What is changed in this block brings back a link that was lost, and breaks a link for good."""
+        if not isinstance(change, LinkChange):
             yield
             return
-        await self._cut(key)  # or it would come after what is done here
-        del self._lost[key]
+        key = link_key(change, self._changes.present)
+        reason = None if isinstance(change, BreakRegionLink) else self._lost.get(key)
+        if reason is not None:
+            await self._cut(key)  # or it would be cut after what is done here
+            del self._lost[key]
         try:
             yield
         except BaseException:
-            self._lost[key] = reason
+            if reason is not None:
+                self._lost[key] = reason
             raise
-
-    async def link_regions(self, a: str, b: str, link: object) -> None:
-        """Link two regions, or change their link."""
-        if a == b:
-            raise SpecError([Problem("regions", f"found '{a}' twice; accepted: two regions")])
-        spec = RegionLinkSpec(a, b, structure(shared_converter(), link, RegionLink))
-        # A distance, good or degraded, is all that there is to say of a way.
-        whole = isinstance(link, int | float | RegionLink)
-
-        def change(layout: Layout) -> Layout:
-            key = region_key(layout, a, b)
-            old = PERFECT if whole else condition_of(layout, key)
-            return _put(layout, key, merged(old, spec.between(key[1])))
-
-        async with self._found_again(region_key(self._changes.present, a, b)):
-            await self._changes.alter(change)
-
-    async def break_regions(self, a: str, b: str, *, broken: bool) -> None:
-        """Cut the link of two regions, or mend it."""
-        key = region_key(self._changes.present, a, b)
-        if key not in self._changes.present.wires:
-            raise SpecError([Problem("regions", f"'{a}' and '{b}' are not linked; accepted: linked ones")])
-        async with self._found_again(key) if not broken else contextlib.nullcontext():
-            await self._changes.alter(partial(with_broken, key=key, broken=broken))
-        if broken:
+        if isinstance(change, BreakRegionLink):
             await self._empty(key)
 
     async def _empty(self, key: WireKey) -> None:
@@ -123,7 +89,9 @@ class Links:
         The relay hears of the break by netlink, when the machine lets it. Until then it would lose what
         comes after the link is restored as well.
         """
-        wire = self._changes.present.wires[key]
+        wire = self._changes.standing.wires.get(key)
+        if wire is None or not wire.broken:
+            return  # the break waits for its batch
         with contextlib.suppress(KeyError, BrokenPipeError):
             await self._session.helpers.ask(wire.ns, relay_name(wire), {"flush": True})
 
@@ -171,45 +139,17 @@ class Links:
             if (wire.ns, relay_name(wire)) == (ns, name):
                 reason = f"the relay of {wire.title} ended" + (f":\n{words}" if words else " (killed?)")
                 self._lost[key] = reason
-                names = ("a", "b") if key[0] == "regions" else ("node", "iface")
-                where = dict(zip(names, (*key[1:], "downlink"), strict=False))
-                self._event("link_down", **where, reason=reason)
+                self._event("link_down", **link_place(key), reason=reason)
                 self._session.start(self._cut, key)
 
     async def _cut(self, key: WireKey) -> None:
         """Take the carrier of a link that nothing crosses any more, so that everybody sees it."""
-
-        def change(layout: Layout) -> Layout:
-            return with_broken(layout, key, broken=True, lost=True) if key in self._lost else layout
-
-        await self._changes.alter(change)
+        await self._changes.apply(LoseLink(key), when=lambda: key in self._lost)
 
     def check_all_there(self) -> None:
         """Raises `LinkLostError` if a link was lost that nobody has set anew."""
         if self._lost:
             raise LinkLostError("\n".join(self._lost.values()))
-
-
-def _put(layout: Layout, key: WireKey, condition: Condition) -> Layout:
-    """The layout with that link in that condition. Raises `SpecError` for values that do not go together."""
-    if problems := list(combined(condition, "link")):
-        raise SpecError(problems)
-    return with_conditions(layout, {key: condition})
-
-
-def _others(old: Condition, direction: Direction) -> dict[str, Any]:
-    return {way: impairment for way, impairment in old.ways if way not in direction.ways}
-
-
-def _wished(condition: object) -> LinkCondition:
-    return structure(shared_converter(), condition, LinkCondition)
-
-
-def _direction(direction: object) -> Direction:
-    if not isinstance(direction, str) or direction not in list(Direction):
-        accepted = ", ".join(f"'{each}'" for each in Direction)
-        raise SpecError([Problem("direction", f"found {direction!r}; accepted: {accepted}")])
-    return Direction(direction)
 
 
 def _of_relay(counts: Mapping[str, int]) -> DirectionStats:

@@ -8,17 +8,21 @@ import socket as stdlib_socket
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 from attrs import frozen
 
+from patchbay.change.codec import made_of
+from patchbay.change.names import SetName, SetNameserver
 from patchbay.errors import StaleHandleError
+from patchbay.lab.core import Core
 from patchbay.lab.reflector import background, reflect
 from patchbay.lab.running import Output, run_to_end
-from patchbay.layout.layout import Address, IfaceLayout, NodeLayout, of_version
+from patchbay.layout.layout import Address, IfaceLayout, Layout, NodeLayout, of_version
+from patchbay.layout.wires import condition_of
 from patchbay.model.link import Condition
 from patchbay.sandbox.enter import enter_node
 from patchbay.sandbox.process import NodeProcess, Spawn, popen, spawn
@@ -74,21 +78,21 @@ def _link_local(mac: str) -> IPv6Address:
 class Node:
     """A device, router or exchange of a live lab. Made by the lab; there is no constructor to call."""
 
-    def __init__(self, lab: Lab, layout: NodeLayout) -> None:
-        self._lab = lab
-        self._layout = layout
-        # Of its lab's batch; then live, or gone for good.
-        self._state = "waiting"
+    def __init__(self, core: Core, name: str) -> None:
+        self._core = core
+        self._name = name
+        # The node is not in the lab any more, or never came to be. A namesake has a handle of its own.
+        self._gone = False
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.name!r} of lab {self._lab.label!r}>"
+        return f"<{type(self).__name__} {self.name!r} of lab {self._core.label!r}>"
 
     # -- what it is
 
     @property
     def name(self) -> str:
         """Its name in the lab."""
-        return self._layout.name
+        return self._name
 
     @property
     def ns(self) -> str:
@@ -97,13 +101,13 @@ class Node:
 
     @property
     def lab(self) -> Lab:
-        return self._lab
+        return self._core.lab
 
     @property
     def ifaces(self) -> tuple[Interface, ...]:
         """Its uplinks, in order. A router's LAN is not among them: see `downstream_gw`."""
         return tuple(
-            _interface(iface, self._lab._links.condition(("link", self.name, iface.name)))
+            _interface(iface, condition_of(self._core.present, ("link", self.name, iface.name)))
             for iface in self._layout.ifaces
         )
 
@@ -130,7 +134,7 @@ class Node:
 
     def filepath(self, suffix: str) -> Path:
         """A path in the node's folder of the run. Raises `PatchbayError` for a lab that writes none."""
-        return self._lab._node_file(self.name, suffix)
+        return self._core.node_file(self.name, suffix)
 
     # -- processes
 
@@ -159,12 +163,12 @@ class Node:
         """
         what = Spawn(argv, env, cwd, user)
         with contextlib.ExitStack() as files:
-            logs = [files.enter_context(log) if log else None for log in self._lab._output_logs(self.name)]
+            logs = [files.enter_context(log) if log else None for log in self._core.output_logs(self.name)]
             started: list[NodeProcess] = []
 
             def note_start(process: NodeProcess) -> None:
                 started.append(process)
-                self._lab._event("command_started", node=self.name, argv=what.argv, pid=process.pid)
+                self._core.event("command_started", node=self.name, argv=what.argv, pid=process.pid)
 
             try:
                 return await run_to_end(
@@ -184,7 +188,7 @@ class Node:
 
     def _note_exit(self, process: NodeProcess) -> None:
         code = process.returncode
-        self._lab._event("command_exited", node=self.name, argv=process.args, pid=process.pid, status=code)
+        self._core.event("command_exited", node=self.name, argv=process.args, pid=process.pid, status=code)
 
     @contextlib.asynccontextmanager
     async def open_process(
@@ -205,7 +209,7 @@ class Node:
         and its group are sent SIGTERM, and SIGKILL 2 s later, and are waited for.
         """
         process = await spawn(self._worker().channel, Spawn(argv, env, cwd, user), stdin, stdout, stderr)
-        self._lab._event("command_started", node=self.name, argv=process.args, pid=process.pid)
+        self._core.event("command_started", node=self.name, argv=process.args, pid=process.pid)
         try:
             yield process
         finally:
@@ -290,7 +294,7 @@ class Node:
         return await self._call("async", async_fn, args)  # type: ignore[no-any-return]
 
     async def _call(self, kind: str, fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-        caller = await self._lab._session.caller(self.name, self._worker())
+        caller = await self._core.session.caller(self._layout, self._worker())
         return await caller.call(kind, fn, args)
 
     # -- small services
@@ -317,27 +321,46 @@ class Node:
 
     def dns_entry(self, name: str, ip: str | Address) -> None:
         """Let `name` stand for `ip` in this node alone: for its processes, and inside `enter()`."""
-        self._usable()
-        self._lab._set_name(self, name, ip_address(str(ip)))
+        self._core.apply_now(made_of(SetName, name=name, ip=ip, node=self.name))
 
     def resolve(self, name: str) -> Address | None:
         """What `name` stands for in this node by `dns_entry`, its own or the lab's; None if nothing."""
-        return self._lab._changes.names.resolve(self.name, name)
+        return self._core.present.names.resolve(self.name, name)
 
     def set_nameserver(self, ip: str | Address) -> None:
         """The name server that this node's processes ask (`/etc/resolv.conf`)."""
-        self._usable()
-        self._lab._set_nameserver(self, ip_address(str(ip)))
+        self._core.apply_now(made_of(SetNameserver, ip=ip, node=self.name))
 
     # -- inside
 
-    def _usable(self) -> None:
-        self._lab._check_open()
-        if self._state == "waiting":
-            raise StaleHandleError(f"'{self.name}' waits for its batch: leave the `batch()` block first")
-        if self._state == "gone":
-            raise StaleHandleError(f"the node '{self.name}' behind this handle is not in the lab (any more)")
+    def _find(self, layout: Layout) -> NodeLayout | None:
+        """Return the node as that layout has it."""
+        raise NotImplementedError
+
+    def let_go(self, *layouts: Layout) -> bool:
+        """Make the handle stale for good unless one of the layouts has the node. Return whether it is."""
+        self._gone = not any(self._find(layout) for layout in layouts)
+        return self._gone
+
+    @property
+    def _layout(self) -> NodeLayout:
+        """The node as the present layout has it. Raises `StaleHandleError` for a node that is not there."""
+        if not self._gone and (found := self._find(self._core.present)):
+            return found
+        raise self._stale()
+
+    def _stale(self) -> StaleHandleError:
+        waiting = None if self._gone else self._core.changes.waiting
+        if waiting and self._find(waiting):
+            return StaleHandleError(f"'{self.name}' waits for its batch: leave the `batch()` block first")
+        return StaleHandleError(f"the node '{self.name}' behind this handle is not in the lab (any more)")
+
+    def _usable(self) -> NodeLayout:
+        """Return the node as the kernel has it. Raises `StaleHandleError` for a node that it has not."""
+        self._core.check_open()
+        if not self._gone and (found := self._find(self._core.changes.standing)):
+            return found
+        raise self._stale()
 
     def _worker(self) -> Worker:
-        self._usable()
-        return self._lab._worker_of(self)
+        return self._core.worker_of(self._usable())

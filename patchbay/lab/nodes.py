@@ -10,18 +10,22 @@ from typing import Any
 import trio
 from attrs import frozen
 
+from patchbay.change.codec import made_of
+from patchbay.change.links import SetDownlinkCondition, SetLinkCondition
+from patchbay.change.policies import FlushNat, SetFirewall, SetNat
 from patchbay.lab.links import LinkStats
 from patchbay.lab.node import Node
-from patchbay.lab.policies import forgotten, with_firewall, with_nat
 from patchbay.lab.reflector import mapped_endpoint
 from patchbay.layout.layout import (
     Address,
     DeviceLayout,
+    Layout,
     Network,
     PolicyLayout,
     RouterLayout,
     of_version,
 )
+from patchbay.layout.wires import condition_of
 from patchbay.model.firewall import Firewall, FirewallConfig
 from patchbay.model.lab import IpSupport, NatV6
 from patchbay.model.link import Condition, Direction, LinkCondition
@@ -41,7 +45,14 @@ class Iface:
 class Device(Node):
     """A host at the edge of the network."""
 
-    _layout: DeviceLayout
+    def _find(self, layout: Layout) -> DeviceLayout | None:
+        return layout.devices.get(self._name)
+
+    @property
+    def _layout(self) -> DeviceLayout:
+        found = super()._layout
+        assert isinstance(found, DeviceLayout)
+        return found
 
     def _address(self, version: int) -> Address | None:
         iface = self._layout.default_iface(version)
@@ -63,12 +74,20 @@ class Device(Node):
         `CommandFailed`, `KeyError` for an interface that is not there; then the link is as it was.
         """
         self._usable()
-        await self._lab._links.set(("link", self.name, self.iface(iface).name), condition, direction)
+        await self._core.apply(
+            made_of(
+                SetLinkCondition,
+                device=self.name,
+                interface=self.iface(iface).name,
+                **_said(condition),
+                direction=direction,
+            )
+        )
 
     async def link_stats(self, iface: str) -> LinkStats:
         """What each direction of the link of an interface has done since it has had a condition."""
         self._usable()
-        return await self._lab._links.stats(("link", self.name, self.iface(iface).name))
+        return await self._core.links.stats(("link", self.name, self.iface(iface).name))
 
     async def probe_udp_mapping(self, reflector: tuple[str, int]) -> tuple[str, int]:
         """The outside endpoint that a fresh UDP socket of the device gets, as the other side sees it.
@@ -93,7 +112,11 @@ class Device(Node):
 
 
 class _Forwarder(Node):
-    _layout: RouterLayout
+    @property
+    def _layout(self) -> RouterLayout:
+        found = super()._layout
+        assert isinstance(found, RouterLayout)
+        return found
 
     @property
     def downstream_gw(self) -> IPv4Address | None:
@@ -118,12 +141,20 @@ class _Forwarder(Node):
         return _first(self._layout.networks, 6)  # type: ignore[return-value]
 
 
+def _said(condition: object) -> dict[str, object]:
+    """Return the field of a change that sets a condition. None is left out, which clears the link."""
+    return {} if condition is None else {"condition": condition}
+
+
 def _first(networks: Iterable[Network], version: int) -> Network | None:
     return next((network for network in networks if network.version == version), None)
 
 
 class Router(_Forwarder):
     """A router: an uplink, a LAN, and between them what its NAT and firewall let through."""
+
+    def _find(self, layout: Layout) -> RouterLayout | None:
+        return layout.router(self._name)
 
     def _address(self, version: int) -> Address | None:
         address = of_version(self._layout.uplink.addresses, version) if self._layout.uplink else None
@@ -140,17 +171,18 @@ class Router(_Forwarder):
         Everything below shares it: a rate is that of all together. Otherwise as `set_link_condition`.
         """
         self._usable()
-        await self._lab._links.set(("downlink", self.name), condition, direction)
+        change = made_of(SetDownlinkCondition, router=self.name, **_said(condition), direction=direction)
+        await self._core.apply(change)
 
     async def downlink_stats(self) -> LinkStats:
         """What each direction of its downlink has done since it has had a condition."""
         self._usable()
-        return await self._lab._links.stats(("downlink", self.name))
+        return await self._core.links.stats(("downlink", self.name))
 
     @property
     def downlink(self) -> Condition:
         """The present condition of its downlink."""
-        return self._lab._links.condition(("downlink", self.name))
+        return condition_of(self._core.present, ("downlink", self.name))
 
     @property
     def uplink_ip(self) -> IPv4Address | None:
@@ -172,7 +204,7 @@ class Router(_Forwarder):
         outside addresses for blocks of ports), `CommandFailed`; then all is as it was.
         """
         self._usable()
-        await self._lab._changes.alter(with_nat(self.ns, nat))
+        await self._core.apply(made_of(SetNat, router=self.name, nat=nat))
 
     async def flush_nat_state(self) -> None:
         """Forget all mappings and connections, as a reboot of the router would; the firewall's too.
@@ -180,7 +212,7 @@ class Router(_Forwarder):
         Also the ports that hosts have asked for (`port_mapping`), whose server starts anew.
         """
         self._usable()
-        await self._lab._changes.alter(forgotten(self.ns))
+        await self._core.apply(FlushNat(self.name))
 
     async def set_firewall(self, firewall: Firewall | FirewallConfig | Mapping[str, Any] | str) -> None:
         """Replace the firewall, and leave NAT and established connections alone.
@@ -189,11 +221,11 @@ class Router(_Forwarder):
         `SpecError`, `CommandFailed`; then all is as it was.
         """
         self._usable()
-        await self._lab._changes.alter(with_firewall(self.ns, firewall))
+        await self._core.apply(made_of(SetFirewall, router=self.name, firewall=firewall))
 
     @property
     def _policy(self) -> PolicyLayout:
-        return self._lab._changes.present.policy(self._layout)
+        return self._core.present.policy(self._layout)
 
     @property
     def nat(self) -> Nat | NatConfig:
@@ -243,6 +275,9 @@ class Router(_Forwarder):
 class Ix(_Forwarder):
     """The exchange that every router without an upstream hangs on. It forwards, and filters nothing."""
 
+    def _find(self, layout: Layout) -> RouterLayout | None:
+        return layout.ix
+
     def _address(self, version: int) -> Address | None:
         address = of_version(self._layout.lan.addresses, version)
         return address.ip if address else None
@@ -250,6 +285,9 @@ class Ix(_Forwarder):
 
 class Region(_Forwarder):
     """A part of the world: a network of its own, through which the routers in it are routed."""
+
+    def _find(self, layout: Layout) -> RouterLayout | None:
+        return layout.region(self._name)
 
     def _address(self, version: int) -> Address | None:
         address = of_version(self._layout.lan.addresses, version)

@@ -14,6 +14,7 @@ import trio
 
 from patchbay.config.lab_file import Draft, read_lab
 from patchbay.errors import Problem, SpecError
+from patchbay.lab.core import Core
 from patchbay.lab.lab import Lab
 from patchbay.lab.session import Session
 from patchbay.layout.allocate import lay_out
@@ -62,18 +63,15 @@ async def open_lab(
     name = label or (Path(spec).stem if isinstance(spec, str | os.PathLike) else None) or f"lab{os.getpid()}"
     async with _session() as session:
         folder = LabFolder(Path(run_dir)) if run_dir is not None else _folder(outdir, name)
-        recorder = Recorder(folder)
-        lab = Lab(session, recorder, label=name, prefix=f"lab{next(_numbers)}", emulator=chosen)
+        prefix = f"lab{next(_numbers)}"
+        core = Core(session, Recorder(folder), label=name, prefix=prefix, emulator=chosen)
         try:
-            recorder.event("lab_created", label=name, prefix=lab.prefix)
-            await lab._changes.build(layout)
-            yield lab
-            lab._links.check_all_there()
-            lab._port_mappings.check_all_there()
+            core.event("lab_created", label=name, prefix=prefix)
+            await core.changes.build(layout)
+            yield Lab(core)
+            core.check_all_there()
         finally:
-            recorder.event("lab_stopping")
-            lab._closed = True
-            recorder.close()
+            core.close()
 
 
 def _draft(spec: Spec) -> Draft:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from patchbay.errors import PortMappingLostError
 from patchbay.plan.port_mapping import mapper_name, mapping_server
@@ -17,7 +17,7 @@ __all__ = ["PortMappings"]
 class PortMappings:
     """Notes which routers' servers ended by themselves. The next generation of a router has a new one."""
 
-    def __init__(self, changes: Changes[Any], event: Callable[..., None]) -> None:
+    def __init__(self, changes: Changes, event: Callable[..., None]) -> None:
         self._changes = changes
         self._event = event
         # By namespace: the generation that it ended in, and why.

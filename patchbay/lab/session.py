@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from patchbay.errors import LabDiedError
+from patchbay.layout.layout import Layout, NodeLayout
+from patchbay.plan.hosts import own_files
 from patchbay.sandbox.calls import Caller
 from patchbay.sandbox.helpers import Helpers
 from patchbay.sandbox.sandbox import Sandbox
@@ -27,24 +29,38 @@ class Session:
         self._starting = trio.Lock()
         self.died: LabDiedError | None = None
 
-    def worker(self, ns: str, binds: list[list[str]]) -> Worker:
-        """The worker of a namespace. Blocks for a few ms when it has to be started."""
-        if ns not in self._workers:
-            self._workers[ns] = Worker(self.sandbox, ns, binds)
-        return self._workers[ns]
+    def worker(self, node: NodeLayout, layout: Layout) -> Worker:
+        """Return the worker of a node. Blocks for a few ms when it has to be started."""
+        if node.ns not in self._workers:
+            self._workers[node.ns] = Worker(self.sandbox, node.ns, own_files(layout, node))
+        return self._workers[node.ns]
 
-    def has_worker(self, ns: str) -> bool:
-        return ns in self._workers
-
-    async def caller(self, name: str, worker: Worker) -> Caller:
-        """The process that runs a node's calls."""
-        key = name
+    async def caller(self, node: NodeLayout, worker: Worker) -> Caller:
+        """Return the process that runs a node's calls."""
         async with self._starting:
-            caller = self._callers.get(key)
+            caller = self._callers.get(node.ns)
             if caller is None or caller.dead:
-                caller = self._callers[key] = await Caller.start(name, worker.channel)
+                caller = self._callers[node.ns] = await Caller.start(node.name, worker.channel)
                 self._nursery.start_soon(caller.read_answers)
         return caller
+
+    def follow(self, old: Layout, new: Layout) -> None:
+        """End what ran in nodes that are gone, and show the others the names that they have now."""
+        if old.devices is not new.devices or old.forwarders is not new.forwarders:
+            nodes = {node.ns for node in new.nodes()}
+            for ns in [ns for ns in self._workers if ns not in nodes]:
+                self._end(ns)
+        if old.names is not new.names:
+            for node in new.nodes():
+                if worker := self._workers.get(node.ns):
+                    worker.show(own_files(new, node))
+
+    def _end(self, ns: str) -> None:
+        if caller := self._callers.pop(ns, None):
+            caller.close()
+        worker = self._workers.pop(ns)
+        worker.close()
+        close_sockets_of([worker])
 
     def start(self, async_fn: Callable[..., Awaitable[object]], *args: object) -> None:
         """Start a task of the lab's own."""

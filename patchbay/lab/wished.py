@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from attrs import evolve
@@ -26,7 +26,7 @@ def by_name(problem: Problem, spec: LabSpec) -> Problem:
 
 def name_of(node: Node | str | None) -> str | None:
     if isinstance(node, Node):
-        node._lab._check_open()
+        node._core.check_open()
         return node.name
     return node
 
@@ -37,7 +37,9 @@ def iface_table(to: Iface | Router | str) -> dict[str, Any]:
     return {"router": router, "link": wished.link}
 
 
-def look_up(name: str, kind: str, known: Mapping[str, NodeT]) -> NodeT:
+def look_up(name: str, kind: str, nodes: Iterable[NodeT]) -> NodeT:
+    """Return the node of that name. Raises `KeyError` with close matches."""
+    known = {node.name: node for node in nodes}
     if name not in known:
         raise KeyError(f"unknown {kind} '{name}'{did_you_mean(name, known)}")
     return known[name]

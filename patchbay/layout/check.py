@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import IPv4Network, IPv6Network
 
-from patchbay.errors import Problem, did_you_mean
-from patchbay.layout.layout import Layout, Network
+from patchbay.errors import Problem
+from patchbay.layout.find import known, names_of
+from patchbay.layout.layout import Layout, Network, RouterKind
 from patchbay.layout.wires import combined
 from patchbay.model.lab import DeviceSpec, LabSpec, RouterSpec
 from patchbay.model.link import PERFECT, merged
@@ -82,8 +83,8 @@ def _routers(layout: Layout, added: LabSpec) -> Iterator[Problem]:
         ):
             yield Problem(f"{path}.upstream", _unknown_router(router.upstream, layout, routers))
         if router.region is not None and router.region not in regions and not layout.region(router.region):
-            known = regions | {r.name for r in layout.forwarders.values() if r.kind == "region"}
-            yield Problem(f"{path}.region", f"unknown region '{router.region}'{_known(router.region, known)}")
+            names = regions | names_of(layout, RouterKind.REGION)
+            yield Problem(f"{path}.region", f"unknown region '{router.region}'{known(router.region, names)}")
         yield from _mtu(router.mtu, resolve(router).ip_support.versions, path)
         yield from _downstream(router, path)
         yield from _port_mapping(router, f"{path}.port_mapping")
@@ -121,17 +122,10 @@ def _port_mapping(router: RouterSpec, path: str) -> Iterator[Problem]:
         yield Problem(path, "the router has no NAT, whose ports could be mapped; accepted: one with a `nat`")
 
 
-def _known(wrong: str, known: set[str]) -> str:
-    if not known:
-        return "; there is none yet"
-    listed = ", ".join(sorted(known)[:12]) + (", …" if len(known) > 12 else "")
-    return f"; known: {listed}{did_you_mean(wrong, known)}"
-
-
 def _unknown_router(wrong: str, layout: Layout, routers: Mapping[str, RouterSpec]) -> str:
-    known = {r.name for r in layout.forwarders.values() if r.kind == "router"} | set(routers)
+    names = names_of(layout, RouterKind.ROUTER) | set(routers)
     # A router whose name could not be read has none.
-    return f"unknown router '{wrong}'{_known(wrong, known - {''})}"
+    return f"unknown router '{wrong}'{known(wrong, names - {''})}"
 
 
 def _loops(added: LabSpec) -> Iterator[Problem]:
@@ -188,7 +182,7 @@ def _devices(layout: Layout, added: LabSpec) -> Iterator[Problem]:
         if device.default_via is not None and device.default_via not in device.ifaces:
             yield Problem(
                 f"{path}.default_via",
-                f"unknown interface '{device.default_via}'{_known(device.default_via, set(device.ifaces))}",
+                f"unknown interface '{device.default_via}'{known(device.default_via, device.ifaces)}",
             )
         versions: set[int] = set()
         for name, iface in device.ifaces.items():
@@ -212,14 +206,13 @@ def _versions(layout: Layout, routers: Mapping[str, RouterSpec], name: str) -> t
 
 
 def _region_links(layout: Layout, added: LabSpec) -> Iterator[Problem]:
-    known = {r.name for r in layout.forwarders.values() if r.kind == "region"}
-    known |= {region.name for region in added.regions}
+    names = names_of(layout, RouterKind.REGION) | {region.name for region in added.regions}
     for link in added.region_links:
-        unknown = {key: name for key, name in (("a", link.a), ("b", link.b)) if name not in known}
+        unknown = {key: name for key, name in (("a", link.a), ("b", link.b)) if name not in names}
         for key, name in unknown.items():
             # A table of latencies has no such keys: it stands in one of the two, and names the other.
             path = f"{link.path}.{key}" if link.path.startswith("region-link") else link.path
-            yield Problem(path, f"unknown region '{name}'{_known(name, known)}")
+            yield Problem(path, f"unknown region '{name}'{known(name, names)}")
         if link.a == link.b and not unknown:
             yield Problem(link.path, f"found '{link.a}' twice; accepted: two regions")
         yield from combined(merged(PERFECT, link.condition), link.path)

@@ -160,7 +160,7 @@ class DeviceSpec:
     ifaces: Mapping[str, IfaceSpec] = field(factory=dict)
     default_via: str | None = None
     mtu: int | None = None
-    counted_from: str | None = None
+    counted_from: str | None = field(default=None, eq=False)
 
 
 @frozen

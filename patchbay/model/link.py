@@ -8,7 +8,7 @@ from math import inf
 from typing import Any, Self
 
 import attrs
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 __all__ = [
     "LINK_PRESETS",
@@ -68,6 +68,11 @@ class Trace:
     mean_kbit: float
 
 
+def _no_limit(rate: float | None) -> float | None:
+    """One value for no limit, which files have as 0 because JSON has no infinity."""
+    return inf if rate == 0 else rate
+
+
 @frozen
 class Impairment:
     """What one direction of a link does to packets; None is "not said".
@@ -82,7 +87,7 @@ class Impairment:
     latency_ms: float | None = None
     jitter_ms: float | None = None
     loss_pct: float | None = None
-    rate_kbit: float | None = None
+    rate_kbit: float | None = field(default=None, converter=_no_limit)
     reorder_pct: float | None = None
     duplicate_pct: float | None = None
     corrupt_pct: float | None = None
@@ -99,7 +104,7 @@ class Impairment:
     def over(self, base: Impairment) -> Impairment:
         """What `base` becomes when this is said of it; zero, and an infinite rate, are no impairment."""
         said, result = self.said(), self._laid_on(base)
-        if not (result.trace or result.rate_kbit not in (None, 0, inf) or said.get("buffer_kb")):
+        if not (result.trace or result.rate_kbit not in (None, inf) or said.get("buffer_kb")):
             result = evolve(result, buffer_kb=None)  # what it was the buffer of is gone
         return evolve(result, **{key: None for key, value in result.said().items() if value in (0, inf)})
 
@@ -128,6 +133,10 @@ class LinkCondition(Impairment):
 
     up: Impairment | None = None
     down: Impairment | None = None
+
+    def with_all_said(self) -> LinkCondition:
+        """Return the condition where what is None is no impairment instead."""
+        return evolve(LINK_PRESETS[LinkPreset.LAN], **self.said())
 
     def of(self, way: str) -> Impairment:
         """What it says of direction "up" or "down"."""
@@ -209,7 +218,7 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "reorder_pct": (0, 100, "%"),
     "duplicate_pct": (0, 100, "%"),
     "corrupt_pct": (0, 100, "%"),
-    "rate_kbit": (12, 100_000_000, "kbit/s, or inf for no limit; 12 kbit/s is one packet a second"),
+    "rate_kbit": (12, 100_000_000, "kbit/s, or 0 for no limit; 12 kbit/s is one packet a second"),
     "buffer_kb": (2, 1_000_000, "kB, or 0 for the default"),
 }
 _ALSO: dict[str, tuple[float, ...]] = {"rate_kbit": (inf,), "buffer_kb": (0,)}

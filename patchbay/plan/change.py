@@ -8,6 +8,7 @@ from patchbay.layout.layout import LAN, Layout, NodeLayout
 from patchbay.model.names import NsName
 from patchbay.plan import node as nodes
 from patchbay.plan import wires
+from patchbay.plan.hosts import name_commands
 from patchbay.plan.plan import Plan, Stage
 from patchbay.plan.policy import endings, policy_stages
 from patchbay.tools.commands import Command
@@ -44,6 +45,7 @@ def between(old: Layout | None, new: Layout) -> Plan:
     anew = leaving & set(after)
     stages += wires.stages(old, new, leaving - anew, anew, was_quiet=was_quiet, quiet=quiet)
     stages += policy_stages(old, new, {node.ns for node in added})
+    stages.append(Stage(make=tuple(name_commands(old, new))))
     touched = {(iface.router_ns, LAN) for node in added for iface in node.ifaces}
     return Plan(
         tuple(stage for stage in stages if stage.make or stage.configure),

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 
-from patchbay.layout.layout import Names
+from patchbay.layout.layout import Layout, Names, NodeLayout
 from patchbay.model.names import NsName
-from patchbay.plan.plan import Plan, Stage
-from patchbay.tools.commands import WriteFile
+from patchbay.tools.commands import Command, RemoveFile, WriteFile
 
-__all__ = ["FILES", "name_files", "own_file"]
+__all__ = ["FILES", "name_commands", "own_file", "own_files"]
 
 # In the lab's private /run, bound over the files of these names in /etc. A node with names of its
 # own has files of its own.
@@ -19,12 +18,19 @@ _LOCAL = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
 
 
 def own_file(name: str, ns: str) -> str:
-    """Where a node's own file is."""
+    """Return the path of a node's own file."""
     return f"/run/patchbay/{ns}/{name}"
 
 
+def own_files(layout: Layout, node: NodeLayout) -> dict[str, str]:
+    """Return what a node's processes see in /etc instead of the lab's files: target -> source."""
+    if node.name not in layout.names.scopes():
+        return {}
+    return {f"/etc/{name}": own_file(name, node.ns) for name in FILES}
+
+
 def _hosts(names: Names, scope: str) -> str:
-    """The node's own names first, since the first line wins."""
+    """The node's own names come first, because the first line wins."""
     own = names.hosts.get(scope, {})
     entries = {**own, **{name: at for name, at in names.hosts.get("", {}).items() if name not in own}}
     return _LOCAL + "".join(f"{address} {name}\n" for name, address in entries.items())
@@ -38,17 +44,25 @@ def _resolv_conf(names: Names, scope: str) -> str:
 _CONTENT = {"hosts": _hosts, "resolv.conf": _resolv_conf}
 
 
-def name_files(old: Names | None, new: Names, ns_of: Mapping[str, NsName]) -> Plan:
-    """Writes the files whose content changed. `ns_of` has the namespace of each node with own names."""
-    commands = []
-    for scope in ("", *sorted(new.scopes())):
-        known = old is not None and (not scope or scope in old.scopes())
+def name_commands(old: Layout | None, new: Layout) -> Iterator[Command]:
+    """Write the files whose content changed, and remove those of nodes that have no names of their own."""
+    before, after = _files(old) if old else {}, _files(new)
+    for path, file in after.items():
+        if before.get(path) != file:
+            yield file
+    for path, file in before.items():
+        if path not in after:
+            yield RemoveFile(path, file.why, file.owner)
+
+
+def _files(layout: Layout) -> dict[str, WriteFile]:
+    found = {}
+    for scope in ("", *sorted(layout.names.scopes())):
+        node = layout.node(scope) if scope else layout.ix
+        assert node, f"names of '{scope}', which the lab does not have"
+        whom = f"'{scope}'" if scope else "every node"
         for name, content in _CONTENT.items():
-            text = content(new, scope)
-            if known and old is not None and content(old, scope) == text:
-                continue
-            owner = ns_of[scope] if scope else NsName("ix")
-            path = own_file(name, owner) if scope else f"/run/patchbay/{name}"
-            whom = f"'{scope}'" if scope else "every node"
-            commands.append(WriteFile(path, text, f"tell {whom} the names it can look up", owner))
-    return Plan((Stage(tuple(commands)),) if commands else ())
+            path = own_file(name, node.ns) if scope else f"/run/patchbay/{name}"
+            text, why = content(layout.names, scope), f"tell {whom} the names it can look up"
+            found[path] = WriteFile(path, text, why, NsName(node.ns))
+    return found

@@ -129,7 +129,7 @@ _CHECKED = "compared"
 
 def _takes_back(record: Record) -> bool:
     """Whether the record is the end of what one in the same place began: then neither has to be done."""
-    words = (("pkill",), ("tc", "qdisc", "del"), ("ip", "neigh", "flush"))
+    words = (("pkill",), ("rm",), ("tc", "qdisc", "del"), ("ip", "neigh", "flush"))
     return record.argv[:1] in words or record.argv[:3] in words
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from patchbay.change.base import Event
 from patchbay.execute.apply import Outcome
-from patchbay.layout.layout import Layout
-from patchbay.record.events import EventLog, changed, reduce_events
+from patchbay.record.events import EventLog, reduce_events
 from patchbay.record.folder import LabFolder
 from patchbay.record.journal import Journal, to_line
 
@@ -28,10 +28,10 @@ class Recorder:
         self._written = 0
         self._state_at = 0.0
 
-    def change(self, outcomes: Sequence[Outcome], old: Layout | None, new: Layout) -> None:
-        """Note a call that changed the lab from `old` to `new`."""
+    def change(self, outcomes: Sequence[Outcome], events: Iterable[Event]) -> None:
+        """Note a call that changed the lab, and what it says of itself."""
         self._commands(outcomes, undone=False)
-        for kind, fields in changed(old, new):
+        for kind, fields in events:
             self.event(kind, **fields)
 
     def failure(self, outcomes: Sequence[Outcome]) -> None:

@@ -151,8 +151,9 @@ class Agent(Server):
 
         def work() -> None:
             kernel.die_with_parent(signal.SIGKILL)
-            _or_report(channel, "worker", lambda: _enter_node(request["ns"], request["binds"]))
+            _or_report(channel, "worker", lambda: _enter_node(request["ns"]))
             worker = Server(channel)
+            _or_report(channel, "worker", lambda: worker.show_files(request["shown"]))
             wire.send(channel, {"up": True})
             worker.serve()
 
@@ -259,7 +260,7 @@ def _fresh_proc() -> int | None:
     return fd
 
 
-def _enter_node(ns: str, binds: list[list[str]]) -> None:
+def _enter_node(ns: str) -> None:
     """The node's network, and a view of /sys and /etc to go with it."""
     fd = os.open(f"/run/netns/{ns}", os.O_RDONLY)
     kernel.setns(fd, kernel.CLONE_NEWNET)
@@ -267,8 +268,6 @@ def _enter_node(ns: str, binds: list[list[str]]) -> None:
     kernel.unshare(kernel.CLONE_NEWNS)
     kernel.make_private()
     _own_sysfs()
-    for source, target in binds:
-        kernel.bind(source, target)
 
 
 def _own_sysfs() -> None:

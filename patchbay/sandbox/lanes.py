@@ -5,6 +5,7 @@ A step is a tool that it starts in a namespace, or something that it does there 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -165,10 +166,20 @@ def _write_file(_agent: Agent, path: str, content: str) -> None:
         os.close(fd)
 
 
+def _remove_file(_agent: Agent, path: str) -> None:
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        os.unlink(path)
+
+
 def _settle(agent: Agent, ns: str, bridge: str) -> None:
     agent.enter(ns)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         kernel.sync_carrier(sock, bridge)
 
 
-_INLINE: dict[str, Callable[..., None]] = {"sysctl": _set_sysctl, "write": _write_file, "settle": _settle}
+_INLINE: dict[str, Callable[..., None]] = {
+    "sysctl": _set_sysctl,
+    "write": _write_file,
+    "remove": _remove_file,
+    "settle": _settle,
+}

@@ -78,8 +78,9 @@ class Server:
             "signal": self.signal,
             "socket": self.socket,
             "getaddrinfo": self.getaddrinfo,
-            "bind": self.bind,
+            "show": self.show,
         }
+        self._shown: dict[str, str] = {}
         self._epoll = select.epoll()
         self._ready: dict[int, Callable[[], None]] = {}
         self._wake_in, self._wake_out = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -202,11 +203,17 @@ class Server:
 
         self.children[self.fork(answer)] = lambda _: None
 
-    def bind(self, conversation: Conversation, request: list[list[str]], _fds: list[int]) -> None:
-        """Show files at other places, to every process of the node."""
-        for source, target in request:
-            kernel.bind(source, target)
-        conversation.reply({"bound": True})
+    def show(self, conversation: Conversation, request: dict[str, str], _fds: list[int]) -> None:
+        """Show files at other places (target: source), and no others, to every process of the node."""
+        self.show_files(request)
+        conversation.reply({"shown": True})
+
+    def show_files(self, files: dict[str, str]) -> None:
+        for target in self._shown.keys() - files.keys():
+            kernel.unmount(target)
+        for target in files.keys() - self._shown.keys():
+            kernel.bind(files[target], target)
+        self._shown = files
 
     def fork(self, run: Callable[[], None]) -> int:
         """Run a function in a child, which ends with it."""

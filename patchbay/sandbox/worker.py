@@ -8,7 +8,7 @@ import socket
 import stat
 import threading
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import trio
 
@@ -29,11 +29,12 @@ _STARTS_WITHIN = 10.0
 class Worker:
     """A node's worker. `namespace` identifies its network namespace as the kernel does."""
 
-    def __init__(self, sandbox: Sandbox, ns: str, binds: list[list[str]]) -> None:
+    def __init__(self, sandbox: Sandbox, ns: str, shown: Mapping[str, str]) -> None:
         sock = sandbox.agent.converse()
-        wire.send(sock, {"worker": {"ns": ns, "binds": binds}})
+        wire.send(sock, {"worker": {"ns": ns, "shown": dict(shown)}})
         sandbox.agent.answer_now(sock, _STARTS_WITHIN)
         self.channel = Channel(sock, sandbox)
+        self._shown = dict(shown)
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._asking = self.channel.converse()
         patient(self._asking, ANSWER_WITHIN)
@@ -54,6 +55,12 @@ class Worker:
             made = socket.socket(family, kind, proto, fileno=fds[0])
         self._sockets.add(made)
         return made
+
+    def show(self, files: Mapping[str, str]) -> None:
+        """Show files at other places (target: source), and no others, to the node's processes."""
+        if self._shown != files:
+            self._shown = dict(files)
+            self.channel.request_now({"show": self._shown})
 
     def close(self) -> None:
         """End the worker, its processes, and every socket that it handed out."""

@@ -19,6 +19,7 @@ __all__ = [
     "Helper",
     "Ip",
     "Nft",
+    "RemoveFile",
     "SetSysctl",
     "Tc",
     "WriteFile",
@@ -244,7 +245,29 @@ class WriteFile(_Defaults):
         return f"file {self.path}"
 
 
-Command = Ip | Tc | CheckQdiscs | Nft | SetSysctl | WriteFile | Helper | EndHelper
+@frozen
+class RemoveFile(_Defaults):
+    """Takes a file of the lab away; a file that is not there is fine."""
+
+    path: str
+    why: str
+    owner: str
+    ns: NsName | None = None
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        return ("rm", "-f", self.path)
+
+    @property
+    def how(self) -> str:
+        return "removed by the agent"
+
+    @property
+    def slot(self) -> str:
+        return f"file {self.path}"
+
+
+Command = Ip | Tc | CheckQdiscs | Nft | SetSysctl | WriteFile | RemoveFile | Helper | EndHelper
 
 
 class Describable(Protocol):

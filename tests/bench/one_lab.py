@@ -96,7 +96,7 @@ async def calls(lab: Lab) -> dict[str, float]:
 def memory(lab: Lab) -> dict[str, float]:
     for node in lab.devices:
         node.socket().close()
-    (init,) = children(lab._session.sandbox.pid)
+    (init,) = children(lab._core.session.sandbox.pid)
     workers = [pss_kib(pid) for pid in children(init)]
     return {"agent_kib": pss_kib(init), "worker_kib": statistics.median(workers)}
 

@@ -63,10 +63,10 @@ def topology(condition: str, links: int) -> dict[str, Any]:
 
 async def made_idle(lab: Lab) -> None:
     """Links without a condition have no emulator: theirs is told to do nothing."""
-    for wire in lab._changes.standing.wires.values():
+    for wire in lab._core.changes.standing.wires.values():
         words = ["--far", wire.far.name, "--near", wire.near.name, "--seed", "1", "--up", "--down"]
         name = f"patchbay.emulator.relay --far {wire.far.name}"
-        await lab._session.helpers.ask(wire.ns, name, {"set": words})
+        await lab._core.session.helpers.ask(wire.ns, name, {"set": words})
 
 
 def relays_cpu() -> float:

@@ -37,8 +37,8 @@ async def hold(way: str, lab: patchbay.Lab, scope: trio.CancelScope) -> None:
         assert child.stdout
         await child.stdout.receive_some()
         state = {
-            "agent": lab._session.sandbox.pid,
-            "namespaces": [list(worker.namespace) for worker in lab._session._workers.values()],
+            "agent": lab._core.session.sandbox.pid,
+            "namespaces": [list(worker.namespace) for worker in lab._core.session._workers.values()],
         }
         print(json.dumps(state), flush=True)
         await end(way, lab, scope)
@@ -53,7 +53,7 @@ async def end(way: str, lab: patchbay.Lab, scope: trio.CancelScope) -> None:
     if way == "cancel":
         scope.cancel()
     elif way == "agent killed":
-        os.kill(lab._session.sandbox.pid, signal.SIGKILL)
+        os.kill(lab._core.session.sandbox.pid, signal.SIGKILL)
     if way != "normal":
         await trio.sleep_forever()
 

@@ -164,7 +164,7 @@ async def test_a_cancelled_block_takes_its_cancellation_out_with_it() -> None:
 async def test_a_killed_agent_fails_what_is_under_way_and_every_later_call() -> None:
     with pytest.raises(patchbay.LabDiedError):
         async with home_lab() as lab:
-            os.kill(lab._session.sandbox.pid, signal.SIGKILL)
+            os.kill(lab._core.session.sandbox.pid, signal.SIGKILL)
             with trio.CancelScope(shield=True):
                 with pytest.raises(patchbay.LabDiedError):
                     await lab.device("laptop").run(["sleep", "100"])
@@ -186,7 +186,7 @@ async def test_a_command_that_runs_when_the_agent_is_killed_fails_by_one_plain_e
 
             nursery.start_soon(run)
             await await_until(has_started)
-            os.kill(lab._session.sandbox.pid, signal.SIGKILL)
+            os.kill(lab._core.session.sandbox.pid, signal.SIGKILL)
 
 
 async def test_a_killed_agent_ends_a_block_with_tasks_of_its_own_by_one_plain_error() -> None:
@@ -194,7 +194,7 @@ async def test_a_killed_agent_ends_a_block_with_tasks_of_its_own_by_one_plain_er
         async with home_lab() as lab, trio.open_nursery() as nursery:
             for _ in range(3):
                 nursery.start_soon(trio.sleep_forever)
-            os.kill(lab._session.sandbox.pid, signal.SIGKILL)
+            os.kill(lab._core.session.sandbox.pid, signal.SIGKILL)
 
 
 async def test_a_closed_lab_says_so() -> None:

@@ -337,7 +337,7 @@ async def test_etc_hosts_and_resolv_conf_are_the_labs_own() -> None:
             assert b"192.0.2.9 later.lab" in done.stdout
             assert b"nameserver " + server in done.stdout
         assert Path("/etc/hosts").read_bytes() == host
-        with pytest.raises(ValueError, match="host name"):
+        with pytest.raises(patchbay.SpecError, match="host name"):
             lab.dns_entry("two words", "192.0.2.9")
 
 

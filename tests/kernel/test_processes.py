@@ -181,7 +181,7 @@ async def test_a_process_runs_as_another_user_where_the_lab_has_ids_for_it() -> 
         done = await lab.device("laptop").run(
             ["id", "-un"], user="nobody", check=False, capture_stdout=True, capture_stderr=True
         )
-        has_ids = lab._session.sandbox.ids > 65534
+        has_ids = lab._core.session.sandbox.ids > 65534
         assert done.stdout == (b"nobody\n" if has_ids else b""), done.stderr
 
 
@@ -221,7 +221,7 @@ def test_a_fork_of_the_program_does_not_keep_its_lab_alive(tmp_path: Path) -> No
         "        if child == 0:\n"
         "            time.sleep(1000)  # until it is killed\n"
         "            os._exit(0)\n"
-        "        print(lab._session.sandbox.pid, child, flush=True)\n"
+        "        print(lab._core.session.sandbox.pid, child, flush=True)\n"
         "        sys.stdin.readline()\n"
         "        os.kill(os.getpid(), 9)\n"
         "trio.run(main)\n"

@@ -101,7 +101,7 @@ async def test_a_lost_link_comes_back_when_its_condition_is_set_again() -> None:
 def relays_of(lab: Lab) -> list[int]:
     """The lab's relays, in this machine's numbers."""
     found = []
-    for pid in descendants(lab._session.sandbox.pid):
+    for pid in descendants(lab._core.session.sandbox.pid):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             if Path(f"/proc/{pid}/comm").read_text() == "relay\n":
                 found.append(pid)

@@ -12,7 +12,18 @@ from attrs import define, evolve, field
 
 from patchbay.plan.plan import Plan
 from patchbay.tools import tc
-from patchbay.tools.commands import CheckQdiscs, Command, EndHelper, Helper, Ip, Nft, SetSysctl, Tc, WriteFile
+from patchbay.tools.commands import (
+    CheckQdiscs,
+    Command,
+    EndHelper,
+    Helper,
+    Ip,
+    Nft,
+    RemoveFile,
+    SetSysctl,
+    Tc,
+    WriteFile,
+)
 from tests.pure.fake_namespaces import Link, Namespace
 from tests.pure.nft_text import Elements, TextTable, read_commands
 
@@ -79,6 +90,9 @@ class Kernel:
         """Carry the command out. Raises `Refused` unless the command tolerates what there is to say."""
         if isinstance(command, WriteFile):
             self.files[command.path] = command.content
+            return
+        if isinstance(command, RemoveFile):
+            self.files.pop(command.path, None)
             return
         if isinstance(command, EndHelper):
             self.helpers.pop((command.ns, command.name), None)

@@ -6,7 +6,7 @@ from patchbay.execute.apply import Outcome, Result
 from patchbay.execute.batches import batches
 from patchbay.plan.plan import Plan
 from patchbay.record.journal import Journal, Record
-from patchbay.tools.commands import Command, Helper, Ip, Nft, SetSysctl, Tc, WriteFile
+from patchbay.tools.commands import Command, Helper, Ip, Nft, RemoveFile, SetSysctl, Tc, WriteFile
 
 
 def outcomes(plan: Plan | Iterable[Command], start: float = 0.0) -> list[Outcome]:
@@ -41,5 +41,7 @@ def command_of(record: Record) -> Command:
     if record.tool == "sysctl":
         name, _, value = record.argv[-1].partition("=")
         return SetSysctl(ns, name, value, why, owner)
+    if record.tool == "rm":
+        return RemoveFile(record.argv[-1], why, owner)
     assert record.tool == "tee"
     return WriteFile(record.argv[1], record.input, why, owner)

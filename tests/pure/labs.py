@@ -2,7 +2,7 @@
 
 import os
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 from ipaddress import IPv4Network
 from random import Random
@@ -12,9 +12,10 @@ from attrs import evolve
 from hypothesis import settings
 from hypothesis import strategies as st
 
+from patchbay.change.nodes import Add
 from patchbay.config.lab_file import draft_lab
 from patchbay.errors import SpecError
-from patchbay.layout.allocate import empty_layout, extend, lay_out
+from patchbay.layout.allocate import empty_layout, lay_out
 from patchbay.layout.layout import Layout
 from patchbay.model.firewall import Firewall, FirewallConfig
 from patchbay.model.lab import (
@@ -66,18 +67,24 @@ def problems_of(toml: str) -> list[tuple[str, str]]:
     return []
 
 
-def one_by_one(spec: LabSpec) -> list[Layout]:
-    """The layouts of a lab to which the parts of `spec` are added singly."""
-    layouts = [empty_layout()]
+def additions(spec: LabSpec) -> Iterator[Add]:
+    """The parts of a lab, added singly."""
     for number, region in enumerate(spec.regions, 1):
         known = {each.name for each in spec.regions[:number]}
         links = tuple(link for link in spec.region_links if region.name in (link.a, link.b))
         links = tuple(link for link in links if {link.a, link.b} <= known)
-        layouts.append(extend(layouts[-1], LabSpec(regions=(region,), region_links=links)))
+        yield Add(LabSpec(regions=(region,), region_links=links))
     for router in spec.routers:
-        layouts.append(extend(layouts[-1], LabSpec(routers=(router,))))
+        yield Add(LabSpec(routers=(router,)))
     for device in spec.devices:
-        layouts.append(extend(layouts[-1], LabSpec(devices=(device,))))
+        yield Add(LabSpec(devices=(device,)))
+
+
+def one_by_one(spec: LabSpec) -> list[Layout]:
+    """The layouts of a lab to which the parts of `spec` are added singly."""
+    layouts = [empty_layout()]
+    for change in additions(spec):
+        layouts.append(change.apply(layouts[-1]))
     return layouts
 
 

@@ -1,11 +1,13 @@
 """What the tests of changed NATs and firewalls share: a lab, its changes, and histories of them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from random import Random
 
+from patchbay.change.base import Change
+from patchbay.change.codec import made_of
+from patchbay.change.nodes import Add
+from patchbay.change.policies import FlushNat, SetFirewall, SetNat
 from patchbay.execute.batches import batches
-from patchbay.lab.policies import forgotten, with_firewall, with_nat
-from patchbay.layout.allocate import extend
 from patchbay.layout.layout import Layout, RouterLayout
 from patchbay.model.lab import DeviceSpec, IfaceSpec, LabSpec
 from patchbay.plan.change import between
@@ -13,8 +15,6 @@ from patchbay.plan.plan import Plan
 from patchbay.tools.commands import Command, Nft
 from tests.pure.fake_kernel import Kernel
 from tests.pure.labs import FIREWALLS, NATS, layout_of, one_by_one
-
-Change = Callable[[Layout], Layout]
 
 # Block NATs with three hosts: two devices, and a router below.
 LAB = layout_of("""
@@ -44,23 +44,29 @@ def router(layout: Layout = LAB, name: str = "r") -> RouterLayout:
 
 
 def nat(wished: object, name: str = "r") -> Change:
-    return with_nat(router(name=name).ns, wished)
+    return made_of(SetNat, router=name, nat=wished)
 
 
 def firewall(wished: object, name: str = "r") -> Change:
-    return with_firewall(router(name=name).ns, wished)
+    return made_of(SetFirewall, router=name, firewall=wished)
 
 
 def flush(name: str = "r") -> Change:
-    return forgotten(router(name=name).ns)
+    return FlushNat(name)
 
 
 def device(name: str, at: str = "r") -> Change:
-    return lambda layout: extend(layout, LabSpec(devices=(DeviceSpec(name, {"eth0": IfaceSpec(at)}),)))
+    return Add(LabSpec(devices=(DeviceSpec(name, {"eth0": IfaceSpec(at)}),)))
 
 
-def plan(old: Layout, change: Change) -> Plan:
-    return between(old, change(old))
+def after(layout: Layout, *changes: Change) -> Layout:
+    for change in changes:
+        layout = change.apply(layout)
+    return layout
+
+
+def plan(old: Layout, *changes: Change) -> Plan:
+    return between(old, after(old, *changes))
 
 
 def carried_out(plan: Plan, kernel: Kernel | None = None) -> Kernel:
@@ -96,15 +102,13 @@ def history(spec: LabSpec, seed: int, steps: int = 8) -> Iterator[Layout]:
     yield from layouts
     layout = layouts[-1]
     for _ in range(steps):
-        ns = rng.choice([*layout.policies])
-        change = rng.choice(
-            [
-                with_nat(ns, rng.choice(NATS)),
-                with_firewall(ns, rng.choice(FIREWALLS)),
-                forgotten(ns),
-            ]
+        name = rng.choice([router.name for router in spec.routers])
+        changes = (
+            SetNat(name, rng.choice(NATS)),
+            SetFirewall(name, rng.choice(FIREWALLS)),
+            FlushNat(name),
         )
-        layout = change(layout)
+        layout = rng.choice(changes).apply(layout)
         yield layout
 
 

@@ -1,54 +1,59 @@
 """Events, and the state that they add up to."""
 
 import json
+from collections.abc import Iterable
 from ipaddress import ip_address
-from itertools import pairwise
 
 import trio
 import trio.testing
 from hypothesis import given
 
-from patchbay.layout.layout import Layout, Names
+from patchbay.change.base import Change
+from patchbay.change.names import SetName
+from patchbay.change.nodes import Add
+from patchbay.layout.allocate import empty_layout
+from patchbay.layout.layout import Layout
 from patchbay.model.lab import LabSpec
-from patchbay.record.events import EventLog, LabEvent, changed, reduce_events, snapshot
-from tests.pure.labs import QUICK, labs, layout_of, one_by_one
+from patchbay.record.events import EventLog, LabEvent, reduce_events, snapshot
+from tests.pure.labs import QUICK, additions, labs, layout_of
 
 
-def told(layouts: list[Layout]) -> EventLog:
-    """The events of a lab that became one layout after another."""
-    log = EventLog()
-    for old, new in pairwise([None, *layouts]):
-        for kind, fields in changed(old, new):
+def told(changes: Iterable[Change], layout: Layout | None = None) -> tuple[EventLog, Layout]:
+    """What changes of a lab with nothing in it say of themselves, and what the lab is then."""
+    log, layout = EventLog(), layout or empty_layout()
+    for change in changes:
+        old, layout = layout, change.apply(layout)
+        for kind, fields in change.events(old, layout):
             log.add(kind, **fields)
-    return log
+    return log, layout
 
 
 @QUICK
 @given(labs())
 def test_the_events_add_up_to_the_snapshot(spec: LabSpec) -> None:
-    layouts = one_by_one(spec)
-    assert reduce_events(told(layouts).events) == snapshot(layouts[-1], Names())
-    assert reduce_events(told(layouts[-1:]).events) == snapshot(layouts[-1], Names())
+    for changes in ([*additions(spec)], [Add(spec)]):
+        log, layout = told(changes)
+        assert reduce_events(log.events) == snapshot(layout)
 
 
 @QUICK
 @given(labs())
 def test_the_lines_of_the_file_add_up_to_the_snapshot_too(spec: LabSpec) -> None:
-    layouts = one_by_one(spec)
-    lines = [event.to_line() for event in told(layouts).events]
+    log, layout = told(additions(spec))
+    lines = [event.to_line() for event in log.events]
     assert all(line.count("\n") == 1 and line.endswith("\n") for line in lines)
     events = []
     for line in lines:
         fields = json.loads(line)
         events.append(LabEvent(fields.pop("opid"), fields.pop("timestamp"), fields.pop("kind"), fields))
     state = reduce_events(events)
-    assert state == json.loads(json.dumps(snapshot(layouts[-1], Names())))
+    assert state == json.loads(json.dumps(snapshot(layout)))
 
 
 @QUICK
 @given(labs())
 def test_each_node_is_told_of_once_and_by_its_kind(spec: LabSpec) -> None:
-    events = told(one_by_one(spec)).events
+    events = told(additions(spec))[0].events
     assert [(event.kind, event.fields["name"]) for event in events if event.kind != "region_linked"] == [
         *(("region_added", region.name) for region in spec.regions),
         *(("router_added", router.name) for router in spec.routers),
@@ -59,12 +64,9 @@ def test_each_node_is_told_of_once_and_by_its_kind(spec: LabSpec) -> None:
 
 def test_names_are_part_of_the_state() -> None:
     one, two = ip_address("192.0.2.1"), ip_address("2001:db8::2")
-    log = told([layout_of("")])
-    for scope, name, address in (("", "x", one), ("laptop", "x", two), ("", "x", two)):
-        log.add("dns_entry_added", scope=scope, name=name, ip=str(address))
-    names = Names().with_host("", "x", two).with_host("laptop", "x", two)
-    assert reduce_events(log.events) == snapshot(layout_of(""), names)
-    assert reduce_events(log.events)["dns"] == {"": {"x": "2001:db8::2"}, "laptop": {"x": "2001:db8::2"}}
+    log, layout = told([SetName("x", one), SetName("x", two, "ix"), SetName("x", two)])
+    assert reduce_events(log.events) == snapshot(layout)
+    assert snapshot(layout)["dns"] == {"": {"x": "2001:db8::2"}, "ix": {"x": "2001:db8::2"}}
 
 
 def test_an_event_of_another_kind_changes_no_state() -> None:
@@ -91,7 +93,7 @@ def test_the_state_of_a_lab_tells_what_a_user_would_ask() -> None:
         [device.laptop.eth0]
         gateway = "home"
     """)
-    state = snapshot(layout, Names())
+    state = snapshot(layout)
     home, laptop = state["routers"]["home"], state["devices"]["laptop"]
     assert {
         key: home[key] for key in ("upstream", "region", "nat", "firewall", "ip_support", "downstream")

@@ -1,6 +1,5 @@
 """What is kept of links: events that add up to the state, and a journal that replays only what stands."""
 
-from collections.abc import Mapping
 from itertools import pairwise
 from random import Random
 
@@ -9,12 +8,21 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patchbay.layout.layout import Layout, Names, WireKey
+from patchbay.change.base import Change, Event
+from patchbay.change.links import (
+    BreakRegionLink,
+    LinkRegions,
+    LoseLink,
+    RestoreRegionLink,
+    SetDownlinkCondition,
+    SetLinkCondition,
+)
+from patchbay.layout.layout import Layout, WireKey
 from patchbay.layout.wires import with_broken, with_conditions
 from patchbay.model.lab import LabSpec
-from patchbay.model.link import PERFECT, Condition, Emulator, Impairment, Trace, merged
+from patchbay.model.link import PERFECT, Condition, Emulator, Impairment, LinkCondition, Trace, merged
 from patchbay.plan.change import between
-from patchbay.record.events import EventLog, changed, reduce_events, snapshot
+from patchbay.record.events import snapshot
 from patchbay.record.journal import Journal, Record, final_state
 from patchbay.record.trace import as_script, select
 from tests.pure.fake_kernel import Kernel
@@ -57,48 +65,49 @@ def history(spec: LabSpec, seed: int) -> list[tuple[Layout, WireKey | None]]:
     return found
 
 
-@QUICK
-@given(labs(), st.integers(0, 2**32))
-def test_events_of_links_add_up_to_the_snapshot(spec: LabSpec, seed: int) -> None:
-    log, old = EventLog(), None
-    for layout, lost in history(spec, seed):
-        if lost and lost[0] != "regions":
-            log.add("link_down", node=lost[1], iface=[*lost, "downlink"][2], reason="it was killed")
-        for kind, fields in changed(old, layout):
-            log.add(kind, **fields)
-        old = layout
-        assert reduce_events(log.events) == snapshot(layout, Names())
-
-
-def events(old: Layout, new: Layout) -> list[tuple[str, Mapping[str, object]]]:
-    return list(changed(old, new))
+LATE_SAID = LinkCondition(latency_ms=20)
 
 
 def test_each_change_of_a_link_is_told_of() -> None:
-    layout = layout_of(LAB)
     late = {way: {"latency_ms": 20} for way in ("up", "down")}
-    on = with_conditions(layout, {LINK: LATE})
-    down = with_conditions(on, {DOWNLINK: LATE})
-    apart = with_conditions(down, {REGIONS: Condition(Impairment(1))})
-    cut = with_broken(apart, REGIONS, broken=True)
-    told = [
-        events(*pair)
-        for pair in [(layout, on), (on, down), (down, apart), (apart, cut), (cut, apart), (on, layout)]
+    changes: list[tuple[Change, list[Event]]] = [
+        (
+            SetLinkCondition("d", "eth0", LATE_SAID),
+            [("link_condition_changed", {"node": "d", "iface": "eth0", "condition": late})],
+        ),
+        (SetLinkCondition("d", "eth0", LATE_SAID), []),
+        (
+            SetDownlinkCondition("r", LATE_SAID),
+            [("link_condition_changed", {"node": "r", "iface": "downlink", "condition": late})],
+        ),
+        (
+            LinkRegions("us", "eu", LinkCondition(latency_ms=1, up=Impairment(0))),
+            [("region_linked", {"a": "eu", "b": "us", "condition": {"up": {"latency_ms": 1}}})],
+        ),
+        (BreakRegionLink("us", "eu"), [("region_link_broken", {"a": "eu", "b": "us"})]),
+        (BreakRegionLink("us", "eu"), []),
+        (RestoreRegionLink("us", "eu"), [("region_link_restored", {"a": "eu", "b": "us"})]),
+        (RestoreRegionLink("us", "eu"), []),
+        (LoseLink(LINK), []),
+        (
+            SetLinkCondition("d", "eth0"),
+            [
+                ("link_condition_changed", {"node": "d", "iface": "eth0", "condition": {}}),
+                ("link_up", {"node": "d", "iface": "eth0"}),
+            ],
+        ),
+        (SetLinkCondition("d", "eth0"), []),
     ]
-    assert told == [
-        [("link_condition_changed", {"node": "d", "iface": "eth0", "condition": late})],
-        [("link_condition_changed", {"node": "r", "iface": "downlink", "condition": late})],
-        [("region_linked", {"a": "eu", "b": "us", "condition": {"up": {"latency_ms": 1}}})],
-        [("region_link_broken", {"a": "eu", "b": "us"})],
-        [("region_link_restored", {"a": "eu", "b": "us"})],
-        [("link_condition_changed", {"node": "d", "iface": "eth0", "condition": {}})],
-    ]
-    assert events(apart, apart) == events(layout, with_conditions(on, {LINK: PERFECT})) == []
+    layout = layout_of(LAB)
+    for change, expected in changes:
+        after = change.apply(layout)
+        assert list(change.events(layout, after)) == expected
+        layout = after
 
 
 def test_a_trace_is_told_of_by_its_path() -> None:
     layout = with_conditions(layout_of(LAB), {LINK: REPLAYED})
-    (iface,) = snapshot(layout, Names())["devices"]["d"]["ifaces"]
+    (iface,) = snapshot(layout)["devices"]["d"]["ifaces"]
     assert iface["link"] == {"up": {"trace": "/t"}}
 
 
@@ -106,14 +115,14 @@ def test_a_link_that_was_lost_is_down_until_it_is_set_anew() -> None:
     on = with_conditions(layout_of(LAB), {LINK: LATE})
     lost = with_broken(on, LINK, broken=True, lost=True)
     again = with_conditions(lost, {LINK: LATE})
-    assert [
-        snapshot(each, Names())["devices"]["d"]["ifaces"][0].get("link_down") for each in (on, lost, again)
-    ] == [
+    assert [snapshot(each)["devices"]["d"]["ifaces"][0].get("link_down") for each in (on, lost, again)] == [
         None,
         True,
         None,
     ]
-    assert events(lost, again) == [("link_up", {"node": "d", "iface": "eth0"})]
+    assert list(SetLinkCondition("d", "eth0", LATE_SAID).events(lost, again)) == [
+        ("link_up", {"node": "d", "iface": "eth0"})
+    ]
 
 
 # The journal

@@ -8,7 +8,8 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patchbay.lab.policies import with_firewall, with_nat
+from patchbay.change.base import Change
+from patchbay.change.nodes import Add
 from patchbay.layout.allocate import extend
 from patchbay.layout.layout import Layout
 from patchbay.model.lab import DeviceSpec, IfaceSpec, LabSpec, RouterSpec
@@ -26,7 +27,7 @@ from tests.pure.policies import (
     ALL_PORTS,
     BLOCKS,
     LAB,
-    Change,
+    after,
     built,
     carried_out,
     device,
@@ -83,19 +84,19 @@ def test_blocks_of_all_hosts_come_after_the_table_that_they_are_elements_of() ->
 
 
 def test_a_host_that_comes_later_gets_its_block_and_the_table_stays() -> None:
-    old = nat(BLOCKS)(LAB)
+    old = after(LAB, nat(BLOCKS))
     ((ns, texts),) = transactions(plan(old, device("four")))
     assert (ns, verbs(texts)) == (NS, [("add", "nat")] * 2)
     assert all("10.0.0.5" in line for text in texts for line in text.splitlines())
 
 
 def test_a_host_below_another_nat_changes_no_block() -> None:
-    assert transactions(plan(nat(BLOCKS)(LAB), device("four", at="below"))) == []
+    assert transactions(plan(after(LAB, nat(BLOCKS)), device("four", at="below"))) == []
 
 
 @pytest.mark.parametrize("wished", ["none", "corporate", {"outbound_tcp": "none"}], ids=str)
 def test_another_firewall_leaves_the_nat_and_its_timeouts_alone(wished: object) -> None:
-    for old in (LAB, nat(BLOCKS)(LAB)):
+    for old in (LAB, after(LAB, nat(BLOCKS))):
         changed = plan(old, firewall(wished))
         ((ns, texts),) = transactions(changed)
         assert ns == NS and {table for _, table in verbs(texts)} == {"filter"}
@@ -104,12 +105,12 @@ def test_another_firewall_leaves_the_nat_and_its_timeouts_alone(wished: object) 
 
 
 def test_nat_and_firewall_that_change_together_are_one_transaction() -> None:
-    ((_, texts),) = transactions(plan(LAB, lambda layout: firewall("none")(nat(BLOCKS)(layout))))
+    ((_, texts),) = transactions(plan(LAB, nat(BLOCKS), firewall("none")))
     assert {table for _, table in verbs(texts)} == {"nat", "filter"}
 
 
 def test_changes_of_several_routers_are_a_transaction_in_each() -> None:
-    found = transactions(plan(LAB, lambda layout: flush("below")(flush()(layout))))
+    found = transactions(plan(LAB, flush(), flush("below")))
     assert sorted(ns for ns, _ in found) == ["below", "r"]
 
 
@@ -128,7 +129,7 @@ def test_without_a_nat_only_the_zone_is_left() -> None:
 
 @pytest.mark.parametrize("change", [nat("none"), nat("cgnat"), flush(), firewall("none")], ids=range(4))
 def test_addresses_and_routes_stay_whatever_a_router_does_to_packets(change: Change) -> None:
-    new = change(LAB)
+    new = change.apply(LAB)
     assert (new.forwarders, new.devices) == (LAB.forwarders, LAB.devices)
     assert {type(command) for command in between(LAB, new)} <= {Nft, SetSysctl}
     # What a NAT kept unknown above it stays so: packets to it find no way.
@@ -158,7 +159,7 @@ def test_timeouts_are_those_of_the_nat_and_the_kernels_again_without_one() -> No
         ("none", {}),
         ("home", HOME),
     ):
-        new = nat(wished)(layout)
+        new = after(layout, nat(wished))
         kernel, layout = carried_out(between(layout, new), kernel), new
         assert timeouts(kernel) == expected
 
@@ -187,7 +188,7 @@ def test_closed_tcp_is_not_longer_than_established_tcp_either() -> None:
 
 
 def test_timeouts_are_set_after_the_rules_that_bring_conntrack_about() -> None:
-    commands = list(plan(nat("none")(LAB), nat("home")))
+    commands = list(plan(after(LAB, nat("none")), nat("home")))
     kinds = [type(command) for command in commands]
     assert kinds.index(Nft) < kinds.index(SetSysctl)
 
@@ -218,7 +219,7 @@ ROUTER_WITH_POOL = LabSpec(
     devices=tuple(DeviceSpec(f"c{number}", {"eth0": IfaceSpec("cgn")}) for number in range(3)),
 )
 WITH_SMALL_MTU = evolve(ROUTER_WITH_POOL.routers[0], mtu=1400)
-CHANGES: dict[str, tuple[Change, Change]] = {
+CHANGES: dict[str, tuple[Change, ...]] = {
     "another nat": (nat("home"), nat("full-cone")),
     "a nat of blocks": (nat("home"), nat(BLOCKS)),
     "a nat of other blocks": (nat(BLOCKS), nat({"port_allocation": "block:64"})),
@@ -231,23 +232,20 @@ CHANGES: dict[str, tuple[Change, Change]] = {
     "a short-lived nat": (nat("home"), nat({"tcp_established_timeout": 3, "udp_timeout": 1})),
     "a nat below": (nat(BLOCKS), nat("none", "below")),
 }
-ADDITIONS: dict[str, tuple[Change, Change]] = {
+ADDITIONS: dict[str, tuple[Change, ...]] = {
     "a host with a block": (nat(BLOCKS), device("four")),
     "a host and all of it": (
         nat(BLOCKS),
-        lambda it: flush("below")(firewall("none")(nat("cgnat")(device("four")(it)))),
+        *(device("four"), nat("cgnat"), firewall("none"), flush("below")),
     ),
-    "a router with a pool": (nat("home"), lambda it: extend(it, ROUTER_WITH_POOL)),
+    "a router with a pool": (nat("home"), Add(ROUTER_WITH_POOL)),
     "a router with a pool and a small mtu": (
         nat("home"),
-        lambda it: extend(it, evolve(ROUTER_WITH_POOL, routers=(WITH_SMALL_MTU,))),
+        Add(evolve(ROUTER_WITH_POOL, routers=(WITH_SMALL_MTU,))),
     ),
     "such a router below a new one": (
         nat("home"),
-        lambda it: extend(
-            it,
-            evolve(ROUTER_WITH_POOL, routers=(RouterSpec("isp"), evolve(WITH_SMALL_MTU, upstream="isp"))),
-        ),
+        Add(evolve(ROUTER_WITH_POOL, routers=(RouterSpec("isp"), evolve(WITH_SMALL_MTU, upstream="isp")))),
     ),
     "a nat with a pool": (nat("home"), nat(ALL_PORTS)),
     "a host that needs an address": (nat(ALL_PORTS), device("four")),
@@ -265,16 +263,16 @@ def comes_back(old: Layout, new: Layout, kind: Callable[[Plan], Plan]) -> None:
 
 @pytest.mark.parametrize("case", CHANGES)
 def test_from_anywhere_one_may_change_back_from(case: str) -> None:
-    first, then = CHANGES[case]
-    old = first(LAB)
-    comes_back(old, then(old), lambda plan: plan)
+    first, *then = CHANGES[case]
+    old = after(LAB, first)
+    comes_back(old, after(old, *then), lambda plan: plan)
 
 
 @pytest.mark.parametrize("case", {**CHANGES, **ADDITIONS})
 def test_from_anywhere_can_be_undone(case: str) -> None:
-    first, then = {**CHANGES, **ADDITIONS}[case]
-    old = first(LAB)
-    comes_back(old, then(old), forgiving)
+    first, *then = {**CHANGES, **ADDITIONS}[case]
+    old = after(LAB, first)
+    comes_back(old, after(old, *then), forgiving)
 
 
 @QUICK
@@ -291,8 +289,9 @@ def test_whatever_routers_become_the_kernel_is_as_if_they_had_been_made_so(spec:
 @given(labs(), st.sampled_from(NATS), st.sampled_from(FIREWALLS))
 def test_a_change_of_one_router_touches_no_other(spec: LabSpec, wished: object, barred: object) -> None:
     layout = list(history(spec, 0, steps=0))[-1]
-    ns = router(layout, spec.routers[-1].name).ns
-    new = with_firewall(ns, barred)(with_nat(ns, wished)(layout))
+    name = spec.routers[-1].name
+    ns = router(layout, name).ns
+    new = after(layout, nat(wished, name), firewall(barred, name))
     changed = {ns: (layout.policies[ns], policy) for ns, policy in new.policies.items()}
     blocks = {it for it, (old, now) in changed.items() if now.blocks != old.blocks}
     # Where an uplink has an MTU of its own, the router above knows it of each of its addresses.
@@ -311,7 +310,7 @@ def test_the_owner_of_all_rules_of_a_nat_is_the_table() -> None:
 
 
 def test_every_command_says_what_for_it_is_run() -> None:
-    changed = plan(LAB, lambda layout: firewall("none")(nat({**ALL_PORTS, "udp_timeout": 2})(layout)))
+    changed = plan(LAB, nat({**ALL_PORTS, "udp_timeout": 2}), firewall("none"))
     assert {command.why for command in changed} == {
         "give a port-block NAT one more outside address",
         "set how long mappings of router 'r' last",
@@ -324,7 +323,7 @@ def test_every_command_says_what_for_it_is_run() -> None:
 
 
 def test_the_same_change_is_the_same_commands_in_the_same_order() -> None:
-    old = nat(BLOCKS)(LAB)
+    old = after(LAB, nat(BLOCKS))
     devices = tuple(DeviceSpec(f"x{number}", {"eth0": IfaceSpec("r")}) for number in range(30))
     new = extend(old, LabSpec(devices=devices))
     taken = [command.slot for command in between(new, old) if isinstance(command, Nft)]

@@ -4,6 +4,7 @@ import subprocess
 
 import pytest
 
+from patchbay.change.base import Change
 from patchbay.layout.layout import Layout
 from patchbay.plan.change import between
 from patchbay.plan.plan import forgiving
@@ -12,7 +13,7 @@ from tests.pure.policies import (
     ALL_PORTS,
     BLOCKS,
     LAB,
-    Change,
+    after,
     built,
     device,
     firewall,
@@ -47,7 +48,7 @@ def rules(*layouts: Layout, undone: bool = False) -> str:
 
 LISTED = "nft -s list ruleset"
 
-CHANGES: dict[str, tuple[Change, Change]] = {
+CHANGES: dict[str, tuple[Change, ...]] = {
     "another nat": (nat("home"), nat("full-cone")),
     "a nat of blocks": (nat("home"), nat(BLOCKS)),
     "a nat of other blocks": (nat(BLOCKS), nat({"port_allocation": "block:64"})),
@@ -57,7 +58,7 @@ CHANGES: dict[str, tuple[Change, Change]] = {
     "no firewall": (firewall("corporate"), firewall("none")),
     "a firewall after none": (firewall("none"), firewall("corporate")),
     "a host with a block": (nat(BLOCKS), device("four")),
-    "all of it": (nat(BLOCKS), lambda it: firewall("none")(nat(ALL_PORTS)(device("four")(it)))),
+    "all of it": (nat(BLOCKS), device("four"), nat(ALL_PORTS), firewall("none")),
 }
 
 
@@ -72,22 +73,22 @@ def of_a_new(layout: Layout) -> str:
 
 @pytest.mark.parametrize("case", CHANGES)
 def test_a_kernel_has_after_a_change_what_it_has_when_made_so(case: str) -> None:
-    first, then = CHANGES[case]
-    old, new = first(LAB), then(first(LAB))
+    first, *then = CHANGES[case]
+    old, new = after(LAB, first), after(LAB, first, *then)
     assert in_order("\n" + shell(rules(old, new) + LISTED)) == of_a_new(new)
 
 
 @pytest.mark.parametrize("case", CHANGES)
 def test_a_kernel_has_after_undoing_what_it_had_before(case: str) -> None:
-    first, then = CHANGES[case]
-    old, new = first(LAB), then(first(LAB))
+    first, *then = CHANGES[case]
+    old, new = after(LAB, first), after(LAB, first, *then)
     assert in_order("\n" + shell(rules(old, new, undone=True) + LISTED)) == of_a_new(old)
 
 
 @pytest.mark.parametrize("case", CHANGES)
 def test_what_was_not_done_can_be_undone(case: str) -> None:
-    first, then = CHANGES[case]
-    old, new = first(LAB), then(first(LAB))
+    first, *then = CHANGES[case]
+    old, new = after(LAB, first), after(LAB, first, *then)
     back = [texts for ns, texts in transactions(forgiving(between(new, old))) if ns == NS]
     script = "".join(f"nft -f - <<'EOF'\n{''.join(texts)}EOF\n" for texts in back)
     assert in_order("\n" + shell(rules(old) + script + LISTED)) == of_a_new(old)

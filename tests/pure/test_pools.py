@@ -10,7 +10,7 @@ from patchbay.tools.commands import Ip, Nft
 from tests.pure.fake_kernel import Kernel
 from tests.pure.fake_packets import owner
 from tests.pure.labs import layout_of
-from tests.pure.policies import ALL_PORTS, LAB, built, carried_out, device, nat, plan, router
+from tests.pure.policies import ALL_PORTS, LAB, after, built, carried_out, device, nat, plan, router
 
 NS = router().ns
 
@@ -30,17 +30,17 @@ def test_addresses_of_a_pool_are_the_uplinks_and_no_route_leads_to_them() -> Non
 
 
 def test_addresses_that_a_pool_loses_are_taken_from_the_uplink() -> None:
-    new = nat(ALL_PORTS)(LAB)
+    new = after(LAB, nat(ALL_PORTS))
     assert on_wan(carried_out(between(new, LAB), built(new))) == on_wan(built(LAB))
-    wider = device("four")(new)
+    wider = after(new, device("four"))
     back = carried_out(between(wider, new), built(wider))
     assert on_wan(back) == on_wan(built(new))
 
 
 def test_addresses_of_a_pool_stay_while_another_nat_has_no_use_for_them() -> None:
     """Nobody else gets them: what was given out stays so."""
-    layout = nat("home")(nat(ALL_PORTS)(LAB))
-    assert on_wan(built(layout)) == on_wan(built(nat(ALL_PORTS)(LAB)))
+    layout = after(LAB, nat(ALL_PORTS), nat("home"))
+    assert on_wan(built(layout)) == on_wan(built(after(LAB, nat(ALL_PORTS))))
 
 
 def test_a_pool_is_there_before_anything_is_translated_to_it() -> None:

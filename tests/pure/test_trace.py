@@ -9,10 +9,10 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patchbay.layout.layout import Names
+from patchbay.change.names import SetName
 from patchbay.model.names import NsName
 from patchbay.plan.change import between
-from patchbay.plan.hosts import name_files
+from patchbay.plan.hosts import name_commands
 from patchbay.record.trace import as_script
 from patchbay.tools.commands import Ip, Nft, SetSysctl, WriteFile, by_hand, describe, heading
 from tests.pure.goldens import FOLDER
@@ -110,15 +110,14 @@ def test_a_file_in_a_folder_of_a_node_is_written_by_hand_too(tmp_path: Path) -> 
 
 def test_the_labs_own_names_are_bound_over_etc_and_a_nodes_are_not() -> None:
     address = ip_address("192.0.2.1")
-    names = Names().with_host("", "all.lab", address).with_host("laptop", "own.lab", address)
-    plan = name_files(None, names, {"laptop": NsName("laptop")})
-    script = as_script(journal_of(plan).records(), "names")
+    layout = SetName("own.lab", address, "lo").apply(SetName("all.lab", address).apply(ODD_LAB))
+    script = as_script(journal_of(name_commands(None, layout)).records(), "names")
     shell("-n", script=script)
     assert [line for line in plain(script) if line.startswith("mount --bind")] == [
         "mount --bind /run/patchbay/hosts /etc/hosts",
         "mount --bind /run/patchbay/resolv.conf /etc/resolv.conf",
     ]
-    assert "cat > /run/patchbay/laptop/hosts <<'EOF'" in script
+    assert "cat > /run/patchbay/lo/hosts <<'EOF'" in script
 
 
 BY_HAND = {

@@ -172,7 +172,7 @@ def agent_of(sim: SimOutcome) -> int:
     """The process that holds the lab in which the sim's first step runs."""
     process = sim.steps[0].process
     assert process
-    return process._node._lab._session.sandbox.pid
+    return process._node._core.session.sandbox.pid
 
 
 @pytest.mark.kernel

@@ -1,0 +1,86 @@
+"""Changes as plain tables, as TOML and JSON have them, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from ipaddress import ip_address
+from typing import Any, TypeVar
+
+import cattrs
+
+from patchbay.change.base import Change
+from patchbay.change.links import (
+    BreakRegionLink,
+    LinkRegions,
+    RestoreRegionLink,
+    SetDownlinkCondition,
+    SetLinkCondition,
+)
+from patchbay.change.names import SetName, SetNameserver
+from patchbay.change.nodes import Add, RemoveDevice, RemoveRouter
+from patchbay.change.policies import FlushNat, SetFirewall, SetNat
+from patchbay.config.converter import Unacceptable, describe_value, make_converter, structure
+from patchbay.config.encode import fields_of, lab_table
+from patchbay.config.lab_file import draft_lab
+from patchbay.errors import Problem, SpecError, did_you_mean
+from patchbay.layout.layout import Address
+
+__all__ = ["CHANGES", "from_table", "made_of", "to_table"]
+
+ChangeT = TypeVar("ChangeT")
+
+# What users can do to a lab, by the name that it has in files.
+CHANGES: Mapping[str, type[Change]] = {
+    kind.action: kind
+    for kind in (
+        *(Add, RemoveDevice, RemoveRouter),
+        *(SetLinkCondition, SetDownlinkCondition, LinkRegions, BreakRegionLink, RestoreRegionLink),
+        *(SetNat, FlushNat, SetFirewall),
+        *(SetName, SetNameserver),
+    )
+}
+
+
+def to_table(change: Change) -> dict[str, Any]:
+    """Return the change as a table that `from_table` reads. Only what is not the default is in it."""
+    fields = lab_table(change.spec) if isinstance(change, Add) else fields_of(change)
+    return {"action": change.action, **fields}
+
+
+def from_table(table: Mapping[str, Any]) -> Change:
+    """Return the change that a table describes. Raises `SpecError` with every problem of the table."""
+    action = table.get("action")
+    if not isinstance(action, str) or action not in CHANGES:
+        found = "is missing, and required" if action is None else f"found {describe_value(action)}"
+        hint = did_you_mean(action, CHANGES) if isinstance(action, str) else ""
+        raise SpecError([Problem("action", f"{found}; accepted: {', '.join(CHANGES)}{hint}")])
+    fields = {key: value for key, value in table.items() if key != "action"}
+    if CHANGES[action] is Add:
+        draft = draft_lab(fields)
+        if draft.problems:
+            raise SpecError(draft.problems)
+        return Add(draft.spec)
+    return made_of(CHANGES[action], **fields)
+
+
+def made_of(kind: type[ChangeT], **fields: Any) -> ChangeT:
+    """Return the change with these fields, which are what users write: names, tables, or values of the model.
+
+    Raises `SpecError` with every problem.
+    """
+    return structure(_converter(), fields, kind)
+
+
+@cache
+def _converter() -> cattrs.Converter:
+    made = make_converter()
+    made.register_structure_hook_func(lambda kind: kind == Address, _address)
+    return made
+
+
+def _address(value: object, _: object) -> Address:
+    try:
+        return ip_address(str(value))
+    except ValueError:
+        raise Unacceptable(f"found {describe_value(value)}; accepted: an IPv4 or IPv6 address") from None

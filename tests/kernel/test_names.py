@@ -1,0 +1,100 @@
+"""Names are part of a lab: batched, undone and recorded like everything else."""
+
+import pytest
+import trio
+
+import patchbay
+from patchbay import CommandFailed, Device
+from patchbay.change import RemoveDevice
+from tests.kernel.labs import home_lab
+
+
+async def hosts_of(device: Device) -> str:
+    done = await device.run(["cat", "/etc/hosts"], capture_stdout=True)
+    return done.stdout.decode()
+
+
+async def test_names_that_are_set_in_a_batch_are_there_after_it() -> None:
+    async with home_lab() as lab:
+        laptop, server = lab.device("laptop"), lab.device("server")
+        await laptop.run(["true"])
+        async with lab.batch():
+            lab.dns_entry("all.lab", "192.0.2.1")
+            laptop.dns_entry("own.lab", "192.0.2.2")
+            assert str(lab.resolve("all.lab")) == "192.0.2.1"
+            assert str(laptop.resolve("own.lab")) == "192.0.2.2"
+            assert "lab" not in await hosts_of(server)
+        assert "192.0.2.2 own.lab\n192.0.2.1 all.lab" in await hosts_of(laptop)
+        assert "own.lab" not in await hosts_of(server)
+        assert "all.lab" in await hosts_of(server)
+
+
+async def test_names_of_a_batch_that_fails_are_not_there() -> None:
+    async with home_lab() as lab:
+        laptop = lab.device("laptop")
+        with pytest.raises(ZeroDivisionError):
+            async with lab.batch():
+                lab.dns_entry("all.lab", "192.0.2.1")
+                laptop.dns_entry("own.lab", "192.0.2.2")
+                raise ZeroDivisionError
+        assert lab.resolve("all.lab") is laptop.resolve("own.lab") is None
+        assert ".lab" not in await hosts_of(laptop)
+
+
+async def test_a_name_that_cannot_be_written_is_undone_and_stands_in_the_journal() -> None:
+    async with home_lab() as lab:
+        laptop = lab.device("laptop")
+        await laptop.run(["touch", f"/run/patchbay/{laptop.ns}"])  # where the folder of its names would be
+        with pytest.raises(CommandFailed, match="tell 'laptop' the names it can look up"):
+            laptop.dns_entry("own.lab", "192.0.2.2")
+        assert laptop.resolve("own.lab") is None
+        tried = [record for record in lab.commands if record.undone]
+        assert [record.tool for record in tried] == ["tee", "tee", "rm", "rm"]
+        assert tried[0].status == 1
+        await laptop.run(["rm", f"/run/patchbay/{laptop.ns}"])
+        laptop.dns_entry("other.lab", "192.0.2.2")
+        assert "other.lab" in await hosts_of(laptop)
+        assert "own.lab" not in await hosts_of(laptop)
+
+
+async def test_a_name_that_is_set_while_another_task_changes_the_lab_stays() -> None:
+    async with home_lab() as lab:
+        laptop = lab.device("laptop")
+        async with trio.open_nursery() as nursery:
+            began, go_on = trio.Event(), trio.Event()
+
+            async def change() -> None:
+                async with lab.batch():
+                    lab.dns_entry("batch.lab", "192.0.2.3")
+                    began.set()
+                    await go_on.wait()
+
+            nursery.start_soon(change)
+            await began.wait()
+            lab.dns_entry("now.lab", "192.0.2.1")
+            laptop.dns_entry("own.lab", "192.0.2.2")
+            seen = await hosts_of(laptop)
+            assert "now.lab" in seen and "own.lab" in seen and "batch.lab" not in seen
+            go_on.set()
+        seen = await hosts_of(laptop)
+        assert all(name in seen for name in ("now.lab", "own.lab", "batch.lab"))
+        assert [str(lab.resolve(name)) for name in ("now.lab", "batch.lab")] == ["192.0.2.1", "192.0.2.3"]
+
+
+async def test_a_node_that_is_removed_ends_with_what_runs_in_it_and_its_handle_is_stale() -> None:
+    async with home_lab() as lab:
+        laptop, home = lab.device("laptop"), lab.router("home")
+        laptop.dns_entry("own.lab", "192.0.2.2")
+        async with laptop.open_process(["sleep", "1000"]) as process:
+            await lab.apply(RemoveDevice("laptop"))
+            assert await process.wait() != 0
+        with pytest.raises(patchbay.StaleHandleError, match="is not in the lab"):
+            await laptop.run(["true"])
+        with pytest.raises(patchbay.StaleHandleError):
+            laptop.ip  # noqa: B018
+        assert "laptop" not in [device.name for device in lab.devices]
+        assert "laptop" not in lab.state()["devices"]
+        again = await lab.add_device("laptop", uplink=home)
+        assert again is not laptop and again is lab.device("laptop")
+        await again.run(["ping", "-c1", "-W60", str(lab.ix.ip)], capture_stdout=True)
+        assert "own.lab" not in await hosts_of(again)
