@@ -13,9 +13,11 @@ from patchbay.change.base import Change
 from patchbay.change.links import (
     BreakRegionLink,
     LinkRegions,
+    LoseLink,
     RestoreRegionLink,
     SetDownlinkCondition,
     SetLinkCondition,
+    UseEmulator,
 )
 from patchbay.change.names import SetName, SetNameserver
 from patchbay.change.nodes import Add, RemoveDevice, RemoveRouter
@@ -26,7 +28,7 @@ from patchbay.config.lab_file import draft_lab
 from patchbay.errors import Problem, SpecError, did_you_mean
 from patchbay.layout.layout import Address
 
-__all__ = ["CHANGES", "from_table", "made_of", "to_table"]
+__all__ = ["CHANGES", "from_record", "from_table", "made_of", "to_table"]
 
 ChangeT = TypeVar("ChangeT")
 
@@ -41,6 +43,9 @@ CHANGES: Mapping[str, type[Change]] = {
     )
 }
 
+# What a lab changes by itself.
+_FOUND_OUT: Mapping[str, type[Change]] = {kind.action: kind for kind in (LoseLink, UseEmulator)}
+
 
 def to_table(change: Change) -> dict[str, Any]:
     """Return the change as a table that `from_table` reads. Only what is not the default is in it."""
@@ -50,18 +55,27 @@ def to_table(change: Change) -> dict[str, Any]:
 
 def from_table(table: Mapping[str, Any]) -> Change:
     """Return the change that a table describes. Raises `SpecError` with every problem of the table."""
+    return _read(table, CHANGES)
+
+
+def from_record(table: Mapping[str, Any]) -> Change:
+    """Return the change that a lab has recorded: what users do, and what it has found out by itself."""
+    return _read(table, {**CHANGES, **_FOUND_OUT})
+
+
+def _read(table: Mapping[str, Any], kinds: Mapping[str, type[Change]]) -> Change:
     action = table.get("action")
-    if not isinstance(action, str) or action not in CHANGES:
+    if not isinstance(action, str) or action not in kinds:
         found = "is missing, and required" if action is None else f"found {describe_value(action)}"
-        hint = did_you_mean(action, CHANGES) if isinstance(action, str) else ""
-        raise SpecError([Problem("action", f"{found}; accepted: {', '.join(CHANGES)}{hint}")])
+        hint = did_you_mean(action, kinds) if isinstance(action, str) else ""
+        raise SpecError([Problem("action", f"{found}; accepted: {', '.join(kinds)}{hint}")])
     fields = {key: value for key, value in table.items() if key != "action"}
-    if CHANGES[action] is Add:
+    if kinds[action] is Add:
         draft = draft_lab(fields)
         if draft.problems:
             raise SpecError(draft.problems)
         return Add(draft.spec)
-    return made_of(CHANGES[action], **fields)
+    return made_of(kinds[action], **fields)
 
 
 def made_of(kind: type[ChangeT], **fields: Any) -> ChangeT:

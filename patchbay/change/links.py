@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from patchbay.change.base import Event
 from patchbay.change.fields import link_fields, link_place
@@ -14,7 +14,7 @@ from patchbay.layout.find import find_device, find_iface, find_region, find_rout
 from patchbay.layout.layout import Layout, WireKey
 from patchbay.layout.wires import combined, condition_of, region_key, with_broken, with_conditions
 from patchbay.model.lab import RegionLinkSpec
-from patchbay.model.link import LINK_PRESETS, Direction, LinkCondition, LinkPreset, merged
+from patchbay.model.link import LINK_PRESETS, Direction, Emulator, LinkCondition, LinkPreset, merged
 
 __all__ = [
     "BreakRegionLink",
@@ -24,6 +24,7 @@ __all__ = [
     "RestoreRegionLink",
     "SetDownlinkCondition",
     "SetLinkCondition",
+    "UseEmulator",
     "link_key",
 ]
 
@@ -174,6 +175,24 @@ class LoseLink:
     def events(self, old: Layout, new: Layout) -> Iterator[Event]:
         if self.key[0] == "regions" and not _broken(old, self.key):
             yield "region_link_broken", link_place(self.key)
+
+
+@frozen
+class UseEmulator:
+    """Let the kernel's netem, or relays, put links into their conditions."""
+
+    action: ClassVar[str] = "use-emulator"
+
+    emulator: Emulator
+
+    def apply(self, layout: Layout) -> Layout:
+        return evolve(layout, emulator=self.emulator)
+
+    def describe(self) -> str:
+        return f"let '{self.emulator}' put links into their conditions"
+
+    def events(self, old: Layout, new: Layout) -> Iterator[Event]:
+        yield from ()
 
 
 LinkChange = SetLinkCondition | SetDownlinkCondition | LinkRegions | BreakRegionLink | RestoreRegionLink

@@ -6,35 +6,38 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import trio
-from attrs import evolve
 
 from patchbay.change.base import Change, Event
 from patchbay.change.fields import everything
+from patchbay.change.links import UseEmulator
 from patchbay.change.names import NameChange
+from patchbay.change.nodes import Add
 from patchbay.errors import CommandFailed, LabBrokenError, LabDiedError, PatchbayError
 from patchbay.execute.apply import Outcome, apply, apply_now
 from patchbay.lab.session import Session
 from patchbay.layout.layout import Layout
+from patchbay.model.lab import LabSpec
 from patchbay.model.link import Emulator
 from patchbay.plan.change import between
-from patchbay.plan.plan import forgiving
 from patchbay.record.recorder import Recorder
 from patchbay.sandbox.netem import has_netem
 
 __all__ = ["Changes"]
 
 
-class _Batch:
-    """Changes that wait to be applied together."""
+class _Pending:
+    """A layout that the kernel does not have yet, with the changes that lead to it and what they tell."""
 
     def __init__(self, layout: Layout) -> None:
         self.task = trio.lowlevel.current_task()
         self.layout = layout
+        self.changes: list[Change] = []
         self.events: list[Event] = []
 
     def take(self, change: Change) -> None:
         old, new = self.layout, change.apply(self.layout)
         self.events += change.events(old, new)
+        self.changes.append(change)
         self.layout = new
 
 
@@ -48,7 +51,7 @@ class Changes:
         self._recorder = recorder
         self._emulator = emulator
         self._one_at_a_time = trio.Lock()
-        self._batch: _Batch | None = None
+        self._batch: _Pending | None = None
         # Names that were set while another change was on its way, which began without them.
         self._meanwhile: list[NameChange] = []
 
@@ -71,26 +74,29 @@ class Changes:
         """The layout that a batch, of whichever task, will bring about."""
         return self._batch.layout if self._batch else None
 
-    def _own_batch(self) -> _Batch | None:
+    def _own_batch(self) -> _Pending | None:
         batch = self._batch
         return batch if batch and batch.task is trio.lowlevel.current_task() else None
 
     # -- changing
 
-    async def build(self, full: Layout) -> None:
-        """Apply the first plan: the exchange, and what the spec names.
+    async def build(self, spec: LabSpec, full: Layout) -> None:
+        """Apply the first plan: the exchange, and what the spec names. `full` is the layout of that.
 
         Nothing is undone on failure, because there is no lab to go back to.
         """
+        pending = _Pending(full)
+        pending.changes.append(Add(spec))
+        pending.events += everything(full)
+        await self._decide(pending)
         done: list[Outcome] = []
-        full = await self._decided(full)
         try:
-            await apply(self._session.sandbox, self._session.helpers, between(None, full), done)
+            await apply(self._session.sandbox, self._session.helpers, between(None, pending.layout), done)
         except BaseException:
             self._recorder.failure(done)
             raise
-        self._recorder.change(done, everything(full))
-        self._layout = full
+        self._recorder.change(done, pending.changes, pending.events)
+        self._layout = pending.layout
 
     async def apply(self, change: Change, *, when: Callable[[], bool] = lambda: True) -> None:
         """Apply a change, now or with this task's batch; nothing if `when` is false by then."""
@@ -101,9 +107,9 @@ class Changes:
             return
         async with self._changing():
             if when():
-                old = self.standing
-                new = change.apply(old)
-                await self._become(new, [*change.events(old, new)])
+                pending = _Pending(self.standing)
+                pending.take(change)
+                await self._become(pending)
 
     def apply_now(self, change: NameChange) -> None:
         """Apply a change of names, also beside another change: quickly, and without trio."""
@@ -119,10 +125,10 @@ class Changes:
         if self._own_batch() is not None:
             raise PatchbayError("this task has a batch open already: batches do not nest")
         async with self._changing():
-            batch = self._batch = _Batch(self.standing)
+            batch = self._batch = _Pending(self.standing)
             try:
                 yield
-                await self._become(batch.layout, batch.events)
+                await self._become(batch)
             finally:
                 self._batch = None
 
@@ -139,31 +145,32 @@ class Changes:
             apply_now(self._session.sandbox, between(old, new), done)
         except CommandFailed:
             with self._undoing(done) as undone:
-                apply_now(self._session.sandbox, forgiving(between(new, old)), undone)
+                apply_now(self._session.sandbox, between(new, old, undoing=True), undone)
             raise
-        self._recorder.change(done, change.events(old, new))
+        self._recorder.change(done, [change], change.events(old, new))
         self._take(new)
 
-    async def _become(self, new: Layout, events: list[Event]) -> None:
-        """Change the kernel from the present layout to `new`; on failure back, as if never called."""
-        old = self.standing
+    async def _become(self, pending: _Pending) -> None:
+        """Give the kernel the pending layout; on failure the one that it had, as if never called."""
+        await self._decide(pending)
         done: list[Outcome] = []
-        new = await self._decided(new)
         try:
-            await apply(self._session.sandbox, self._session.helpers, between(old, new), done)
+            plan = between(self.standing, pending.layout)
+            await apply(self._session.sandbox, self._session.helpers, plan, done)
         except LabDiedError:
             raise  # with the agent everything went: there is nothing to undo
         except BaseException:
-            await self._undo(new, done)
+            await self._undo(pending.layout, done)
             raise
-        self._recorder.change(done, events)
+        self._recorder.change(done, pending.changes, pending.events)
+        # The pending layout began without these.
         renamed = [*self._meanwhile]
-        self._take(new)
+        self._take(pending.layout)
         for change in renamed:
             self._rename(change)
 
     async def _undo(self, new: Layout, done: list[Outcome]) -> None:
-        plan = forgiving(between(new, self.standing))
+        plan = between(new, self.standing, undoing=True)
         with self._undoing(done) as undone, trio.CancelScope(shield=True):
             await apply(self._session.sandbox, self._session.helpers, plan, undone)
 
@@ -179,12 +186,15 @@ class Changes:
         finally:
             self._recorder.failure([*done, *undone])
 
-    async def _decided(self, layout: Layout) -> Layout:
-        """Return the layout with an emulator, where it needs one."""
-        if self._emulator is Emulator.AUTO and layout.wires:
+    async def _decide(self, pending: _Pending) -> None:
+        """Choose an emulator, once and when the first link needs one."""
+        if pending.layout.emulator is not Emulator.AUTO:
+            return
+        if self._emulator is Emulator.AUTO and pending.layout.wires:
             netem = await has_netem(self._session.sandbox)
             self._emulator = Emulator.NETEM if netem else Emulator.USERSPACE
-        return evolve(layout, emulator=self._emulator)
+        if self._emulator is not Emulator.AUTO:
+            pending.take(UseEmulator(self._emulator))
 
     def _take(self, new: Layout) -> None:
         """Take the layout that the kernel has now, and let the nodes' processes follow it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,8 @@ from patchbay.model.names import env_name
 from patchbay.model.nat import Nat, NatConfig
 from patchbay.record.events import LabEvent, snapshot
 from patchbay.record.journal import Record
-from patchbay.record.trace import as_json, as_script, select
+from patchbay.record.trace import Item, as_json, as_script, present
+from patchbay.tools.commands import Command
 
 __all__ = ["Lab"]
 
@@ -278,16 +279,22 @@ class Lab:
         """The journal so far: every command that was tried, in order."""
         return self._core.recorder.journal.records()
 
+    @property
+    def plan(self) -> tuple[Command, ...]:
+        """The commands that make the lab what it is now. In a lab that never changed these were applied."""
+        return present(self._core.changes.standing)
+
     def trace(self, format: str = "sh", *, everything: bool = False) -> str:
         """The lab as a shell script that rebuilds it by hand ("sh"), or its commands ("json").
 
-        What was undone or replaced is left out, unless `everything` is asked for.
+        These are the commands that make the lab what it is now; with `everything`, all that were run so far,
+        in order.
         """
-        chosen = select(self.commands, everything=everything)
+        items: Sequence[Item] = self.commands if everything else self.plan
         if format == "json":
-            return as_json(chosen)
+            return as_json(items)
         if format == "sh":
-            return as_script(chosen, f"patchbay lab '{self.label}'")
+            return as_script(items, f"patchbay lab '{self.label}'")
         raise ValueError(f"unknown format {format!r}; accepted: 'sh', 'json'")
 
     def env_vars(self) -> dict[str, str]:

@@ -17,7 +17,8 @@ from patchbay.lab.session import Session
 from patchbay.layout.layout import WireKey, WireLayout
 from patchbay.layout.wires import condition_of
 from patchbay.model.link import Condition, Emulator
-from patchbay.plan.conditions import emulator_of, relay_name
+from patchbay.plan.conditions import relay_name
+from patchbay.plan.view import emulator_of
 
 if TYPE_CHECKING:
     from patchbay.lab.changes import Changes

@@ -59,7 +59,8 @@ async def open_lab(
     """
     _check("ipv6", ipv6, Ipv6)
     chosen = Emulator(_check("emulator", emulator, Emulator))
-    layout = lay_out(_draft(spec))
+    draft = _draft(spec)
+    layout = lay_out(draft)
     name = label or (Path(spec).stem if isinstance(spec, str | os.PathLike) else None) or f"lab{os.getpid()}"
     async with _session() as session:
         folder = LabFolder(Path(run_dir)) if run_dir is not None else _folder(outdir, name)
@@ -67,7 +68,7 @@ async def open_lab(
         core = Core(session, Recorder(folder), label=name, prefix=prefix, emulator=chosen)
         try:
             core.event("lab_created", label=name, prefix=prefix)
-            await core.changes.build(layout)
+            await core.changes.build(draft.spec, layout)
             yield Lab(core)
             core.check_all_there()
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from ipaddress import IPv6Network, ip_interface, ip_network
 
@@ -88,6 +89,7 @@ class Builder:
                 routes=self._routes(ix, uplink, networks),
                 domains=ix.domains,
                 networks=tuple(networks),
+                number=self._count("nodes", 1),
             )
         )
 
@@ -120,6 +122,7 @@ class Builder:
                 ),
                 domains=domains,
                 networks=tuple(networks),
+                number=self._count("nodes", 1),
             )
         )
         self._policies[ns] = PolicyLayout(
@@ -144,6 +147,7 @@ class Builder:
             default_via=IfName(spec.default_via or next(iter(spec.ifaces))),
             mtu=spec.mtu,
             routes=tuple(route for iface in ifaces for route in _mtu_routes(iface)),
+            number=self._count("nodes", 1),
         )
 
     def _check_apart(self, path: str, routers: list[tuple[str, RouterLayout]]) -> None:
@@ -190,7 +194,7 @@ class Builder:
         if router.ns not in self._ifnames:
             self._ifnames[router.ns] = {*self._layout.allocations.taken_in(router.ns)}
         taken = self._ifnames[router.ns]
-        port_name = unique_name(slug(node, 15), taken, 15)
+        port_name = unique_name(_port_wish(node), taken, 15)
         taken.add(port_name)
         return IfaceLayout(
             name=name,
@@ -308,6 +312,12 @@ def host_of(router: RouterLayout, gateway: Interface, number: int) -> Interface:
 
 def _title(router: RouterLayout) -> str:
     return "the exchange" if router.kind is RouterKind.IX else f"{router.kind} '{router.name}'"
+
+
+def _port_wish(node: str) -> str:
+    """The node's name, unless it looks like the interfaces of a wire."""
+    name = slug(node, 15)
+    return slug(f"to-{name}", 15) if re.match(r"wire\d", name) else name
 
 
 def _alone(uplink: IfaceLayout) -> IfaceLayout:

@@ -126,6 +126,8 @@ class RouterLayout:
     domains: Mapping[int, NsName] = field(factory=dict)
     # What is below it, whole: of an IPv6 prefix the LAN has only the first /64.
     networks: tuple[Network, ...] = ()
+    # Tells the node from an earlier one of the same name.
+    number: int = 0
 
     @property
     def ifaces(self) -> tuple[IfaceLayout, ...]:
@@ -173,6 +175,8 @@ class DeviceLayout:
     default_via: IfName
     mtu: int | None = None
     routes: tuple[RouteLayout, ...] = ()
+    # Tells the node from an earlier one of the same name.
+    number: int = 0
 
     def default_iface(self, version: int) -> IfaceLayout | None:
         """The interface of that version's default route: `default_via`, or the first that has the version."""

@@ -65,6 +65,6 @@ def _freed(layout: Layout, node: NodeLayout) -> Layout:
         ns_names=given.ns_names - {node.ns},
         ifnames=ifnames,
         macs=given.macs - macs,
-        counters={what: number for what, number in given.counters.items() if what != f"hosts of {node.ns}"},
+        counters={what: n for what, n in given.counters.items() if not what.endswith(f" {node.ns}")},
     )
     return evolve(layout, allocations=allocations)

@@ -79,23 +79,21 @@ class _Changing:
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._wires = dict(layout.wires)
+        self._counters = dict(layout.allocations.counters)
         self._ifnames: dict[NsName, set[str]] = {}
 
     def finish(self) -> Layout:
         allocations = self._layout.allocations.with_ifnames(self._ifnames)
+        allocations = evolve(allocations, counters=self._counters)
         return evolve(self._layout, wires=self._wires, allocations=allocations)
 
     def put(self, key: WireKey, condition: Condition) -> None:
         existing = self._wires.get(key)
         needed = bool(condition) or key[0] == "regions"
         if existing is None and needed:
-            wire = self._wires[key] = self._make(key, condition)
-            for ns, name in wire.names:
-                self._taken(ns).add(name)
+            self._wires[key] = self._make(key, condition)
         elif existing is not None and not needed:
             del self._wires[key]
-            for ns, name in existing.names:
-                self._taken(ns).discard(name)
         elif existing is not None:
             # Whoever sets the condition of a link that was lost wants it back.
             broken = existing.broken and not existing.lost
@@ -128,7 +126,7 @@ class _Changing:
         router = self._layout.forwarders[f"router:{key[1]}"]
         title = f"the downlink of router '{router.name}'"
         wire = self._wire(key, condition, title, router.ns, f"{router.ns}#downlink")
-        return evolve(wire, below=IfName(unique_name("below", self._taken(router.ns), 15)))
+        return evolve(wire, below=IfName(f"{wire.bridge}-all"))
 
     def _region_wire(self, key: WireKey, condition: Condition) -> WireLayout:
         first, second = (self._layout.forwarders[f"region:{name}"] for name in key[1:])
@@ -139,7 +137,10 @@ class _Changing:
         return evolve(wire, far=far, near=self._end(second.ns, wire.bridge, "near", to_first, second.ns))
 
     def _way(self, here: RouterLayout, there: RouterLayout) -> IfName:
-        return IfName(unique_name(slug(f"to-{there.name}", 15), self._taken(here.ns), 15))
+        """A name that is never given out again: the old way may still be there when a new one is made."""
+        name = unique_name(slug(f"to-{there.name}", 15), self._taken(here.ns), 15)
+        self._taken(here.ns).add(name)
+        return IfName(name)
 
     def _wire(
         self,
@@ -170,11 +171,10 @@ class _Changing:
         return VethEnd(name, pools.mac_of(ns, name), peer, pools.mac_of(peer_ns, peer), peer_ns)
 
     def _number(self, ns: NsName) -> int:
-        """The first whose names are all free there."""
-        taken = self._taken(ns)
-        number = 1
-        while any(f"wire{number}{tail}" in taken for tail in ("", "-near", "-far", "-lan", "-below")):
-            number += 1
+        """A number that is never given out again: the old wire may still be there when a new one is made."""
+        what = f"wires in {ns}"
+        number = self._counters.get(what, 1)
+        self._counters[what] = number + 1
         return number
 
 

@@ -2,79 +2,256 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
-from patchbay.layout.layout import LAN, Layout, NodeLayout
+from attrs import evolve
+
+from patchbay.layout.layout import LAN, Layout, NodeLayout, RouterLayout, WireKey
 from patchbay.model.names import NsName
-from patchbay.plan import node as nodes
-from patchbay.plan import wires
-from patchbay.plan.hosts import name_commands
-from patchbay.plan.plan import Plan, Stage
-from patchbay.plan.policy import endings, policy_stages
-from patchbay.tools.commands import Command
+from patchbay.plan.hosts import name_resources
+from patchbay.plan.node import node_resources
+from patchbay.plan.plan import Plan, Stage, forgiving
+from patchbay.plan.policy import policy_resources
+from patchbay.plan.resources import Key, Phase, Resource, Table, difference
+from patchbay.plan.view import View, view_of
+from patchbay.plan.wires import region_wire, settle
+from patchbay.tools.commands import CheckQdiscs, Command, Ip, Nft
 
 __all__ = ["between"]
 
-# So many nodes are made before their configuration starts beside the making of the next: enough to
+# This many nodes are made before their configuration starts beside the making of the next: enough to
 # pay for starting `ip`, few enough to keep a second core busy from early on.
 CHUNK = 48
 
-# Above this many nodes the neighbour entries are installed: the kernel has room for 1024 in all
-# namespaces together (net.ipv4.neigh.default.gc_thresh3), about four for each node.
-NODES_WITH_ARP = 200
+# A part of a lab by its name: a node by its namespace, a link of regions by its key, and the names.
+Part = NsName | WireKey
+Parts = Mapping[Part, Mapping[Key, Resource]]
+_NAMES: Part = ("names",)
+
+KeyT = TypeVar("KeyT")
 
 
-def between(old: Layout | None, new: Layout) -> Plan:
-    """What turns `old` into `new`; `old` None is the bare lab."""
-    before = {node.ns: node for node in old.nodes()} if old else {}
-    after = {node.ns: node for node in new.nodes()}
-    gone = [node for ns, node in before.items() if not _same(after.get(ns), node)]
-    added = [node for ns, node in after.items() if not _same(before.get(ns), node)]
-    quiet, was_quiet = len(after) > NODES_WITH_ARP, len(before) > NODES_WITH_ARP
-    leaving = {node.ns for node in gone}
-    stages = [
-        *wires.endings(old, leaving),
-        *endings(old, leaving),
-        *_removals(gone, set(after), quiet=was_quiet),
-        *_additions(new, added, quiet=quiet),
-    ]
-    if quiet != was_quiet:
-        kept = [node for node in after.values() if _same(before.get(node.ns), node)]
-        change = nodes.neighbours if quiet else nodes.forget_neighbours
-        stages.append(Stage(configure=tuple(command for node in kept for command in change(node))))
-    anew = leaving & set(after)
-    stages += wires.stages(old, new, leaving - anew, anew, was_quiet=was_quiet, quiet=quiet)
-    stages += policy_stages(old, new, {node.ns for node in added})
-    stages.append(Stage(make=tuple(name_commands(old, new))))
-    touched = {(iface.router_ns, LAN) for node in added for iface in node.ifaces}
-    return Plan(
-        tuple(stage for stage in stages if stage.make or stage.configure),
-        tuple(dict.fromkeys([*wires.settle(old, new), *sorted(touched)])),
+def between(old: Layout | None, new: Layout, *, undoing: bool = False) -> Plan:
+    """Return what turns `old` into `new`; `old` None is the bare lab.
+
+    `undoing`: the change from `new` to `old` has failed somewhere, so that any part of it may be there.
+    """
+    wires = _differing(old.wires if old else {}, new.wires)
+    changed = _changed_parts(old, new, wires)
+    before = _parts(view_of(old), changed) if old else {}
+    after = _parts(view_of(new), changed)
+    step = _Step(before, after, undoing=undoing)
+    fresh = [part for part in after if part not in before and isinstance(part, str)]
+    ports = {(iface.router_ns, LAN) for node in new.nodes() if node.ns in fresh for iface in node.ifaces}
+    plan = Plan(
+        tuple(stage for stage in step.stages(fresh) if stage.make or stage.configure),
+        tuple(dict.fromkeys([*settle(old, new, wires), *sorted(ports)])),
+    )
+    return forgiving(plan) if undoing else plan
+
+
+# -- which parts have changed
+
+
+def _differing(old: Mapping[KeyT, object], new: Mapping[KeyT, object]) -> list[KeyT]:
+    """Return the keys whose values are not the same; mostly they are one and the same object."""
+    if old is new:
+        return []
+    keys = {**old, **new}
+    return [key for key in keys if old.get(key) is not new.get(key) and old.get(key) != new.get(key)]
+
+
+def _changed_parts(old: Layout | None, new: Layout, wires: Iterable[WireKey]) -> set[Part]:
+    """Return the parts that have to be looked at."""
+    if old is None or _quiet(old) != _quiet(new) or (old.emulator is not new.emulator and old.wires):
+        layouts = (old, new) if old else (new,)
+        every = {node.ns for layout in layouts for node in layout.nodes()}
+        return {
+            *every,
+            *(key for key in {**(old.wires if old else {}), **new.wires} if key[0] == "regions"),
+            _NAMES,
+        }
+    changed: set[Part] = {*_differing(old.policies, new.policies)}
+    for nodes in (_differing(old.forwarders, new.forwarders), _differing(old.devices, new.devices)):
+        changed.update(_namespaces((old, new), nodes))
+    for key in wires:
+        changed |= _parts_of_wire((old, new), key)
+    return changed if old.names is new.names else {*changed, _NAMES}
+
+
+def _quiet(layout: Layout) -> bool:
+    return view_of(layout).quiet
+
+
+def _namespaces(layouts: Sequence[Layout], names: Iterable[str]) -> Iterator[NsName]:
+    for name in names:
+        for layout in layouts:
+            if node := layout.devices.get(name) or layout.forwarders.get(name):
+                yield node.ns
+
+
+def _parts_of_wire(layouts: Sequence[Layout], key: WireKey) -> set[Part]:
+    if key[0] == "regions":
+        return {key}
+    if key[0] == "link":
+        return {*_namespaces(layouts, [key[1]])}
+    routers = {*_namespaces(layouts, [f"router:{key[1]}"])}
+    below = (
+        node.ns
+        for layout in layouts
+        for node in layout.nodes()
+        if any(iface.router_ns in routers for iface in node.ifaces)
+    )
+    return {*routers, *below}
+
+
+def _parts(view: View, changed: set[Part]) -> Parts:
+    """Return the resources of these parts, in the order in which they can be made."""
+    layout = view.layout
+    found: dict[Part, dict[Key, Resource]] = {}
+    for node in layout.nodes():
+        if node.ns in changed:
+            found[node.ns] = dict(_of_node(view, node))
+    for key, wire in layout.wires.items():
+        if key[0] == "regions" and key in changed:
+            found[key] = dict(region_wire(view, wire))
+    if _NAMES in changed:
+        found[_NAMES] = dict(name_resources(layout))
+    return found
+
+
+def _of_node(view: View, node: NodeLayout) -> Iterator[tuple[Key, Resource]]:
+    yield from node_resources(view, node)
+    if isinstance(node, RouterLayout) and (policy := view.layout.policies.get(node.ns)):
+        yield from policy_resources(node, policy)
+
+
+# -- in which order
+
+
+def _together(parts: Iterable[Mapping[Key, Resource]]) -> Table:
+    return {key: resource for part in parts for key, resource in part.items()}
+
+
+class _Step:
+    """The difference of two sets of parts, put in order."""
+
+    def __init__(self, before: Parts, after: Parts, *, undoing: bool) -> None:
+        self._before = before
+        self._after = after
+        self._new = _together(after.values())
+        self._difference = difference(_together(before.values()), self._new, undoing=undoing)
+        # Parts that go as a whole: nothing passes them any more, so nothing of them has to wait.
+        self._leaving = {key for name, part in before.items() if name not in after for key in part}
+
+    def stages(self, fresh: Sequence[Part]) -> Iterator[Stage]:
+        """What goes is taken away first, unless packets have to be led another way before. Then everything
+        new is made, and the parts that are `fresh` are configured beside that. Then comes what acts on
+        packets, then their way, and last the rules that name what is there by now.
+        """
+        unmade = self._difference.unmade
+        early = {key: it for key, it in unmade.items() if self._goes_early(key, it)}
+        later = [it for key, it in unmade.items() if key not in early]
+        staying = [part for part in self._after if part not in fresh]
+        yield Stage(make=_commands(it.unmake for it in early.values() if it.process))
+        yield Stage(make=_from_last(it for it in early.values() if not it.process))
+        yield Stage(make=self._made((part for part in staying if not _is_link(part)), *_MADE))
+        for start in range(0, len(fresh), CHUNK):
+            chunk = fresh[start : start + CHUNK]
+            yield Stage(self._made(chunk, *_MADE), self._made(chunk, Phase.CONFIGURE, Phase.RULES))
+        yield Stage(make=self._made(filter(_is_link, staying), *_MADE))
+        yield from self._led_another_way(staying, later)
+        ruled = _unmakes(later, Phase.RULES)
+        rules = (*ruled, *self._made(staying, Phase.RULES))
+        yield Stage(configure=tuple(sorted(rules, key=_by_tool)), settled=True)
+        yield Stage(make=(*self._made(self._after, Phase.NAMES), *_unmakes(later, Phase.NAMES)))
+
+    def _led_another_way(self, staying: Sequence[Part], later: Sequence[Resource]) -> Iterator[Stage]:
+        """Each step begins when the last is done whole: what acts on packets; the end of what acted before;
+        the way of the packets, and the end of the way that they had.
+        """
+        acting = (*_unmakes(later, Phase.ACT, process=False), *self._made(self._after, Phase.ACT))
+        yield Stage(
+            configure=(
+                *self._made(staying, Phase.CONFIGURE),
+                *sorted(acting, key=_by_tool),
+                *self._checks(),
+            ),
+            settled=True,
+        )
+        yield Stage(make=_unmakes(later, Phase.ACT, process=True), settled=True)
+        lead = (*_unmakes(later, Phase.LEAD), *self._made(self._after, Phase.LEAD))
+        yield Stage(configure=(*lead, *_commands(it.unmake for it in later if it.late)), settled=True)
+
+    def _goes_early(self, key: Key, resource: Resource) -> bool:
+        if key in self._leaving:
+            return True
+        if resource.process:
+            # Before the interfaces that it works on, unless these wait for it themselves.
+            return any(
+                parent in self._difference.gone and not self._is_late(parent) for parent in resource.within
+            )
+        return resource.phase <= Phase.CONFIGURE and not resource.late
+
+    def _is_late(self, key: Key) -> bool:
+        resource = self._difference.unmade.get(key)
+        return resource is not None and resource.late and key not in self._leaving
+
+    def _made(self, parts: Iterable[Part], *phases: Phase) -> tuple[Command, ...]:
+        """Return what makes the resources of these parts in these phases."""
+        made, chosen = self._difference.made, [*parts]
+        return tuple(
+            command
+            for phase in phases
+            for part in chosen
+            for key, resource in self._after[part].items()
+            if resource.phase is phase and key in made
+            for command in made[key]
+        )
+
+    def _checks(self) -> Iterator[CheckQdiscs]:
+        """Read back the qdiscs that are made, those of a namespace together."""
+        found: dict[NsName, CheckQdiscs] = {}
+        for key in self._difference.made:
+            if check := self._new[key].check:
+                known = found.get(check.ns, check)
+                found[check.ns] = evolve(check, wanted={**known.wanted, **check.wanted})
+        yield from found.values()
+
+
+# What is made one after another; the rest is configured namespace by namespace.
+_MADE = (Phase.NAMESPACE, Phase.SETTING, Phase.LINK)
+
+
+def _is_link(part: Part) -> bool:
+    """Whether the part is a link of regions, which new regions come before."""
+    return isinstance(part, tuple) and part != _NAMES
+
+
+def _commands(groups: Iterable[tuple[Command, ...]]) -> tuple[Command, ...]:
+    return tuple(command for group in groups for command in group)
+
+
+def _unmakes(
+    resources: Iterable[Resource], phase: Phase, *, process: bool | None = None
+) -> tuple[Command, ...]:
+    """Return what unmakes the resources of a phase that are not `late`: processes alone, others, or all."""
+    return _commands(
+        it.unmake for it in resources if it.phase is phase and not it.late and process in (None, it.process)
     )
 
 
-def _same(one: NodeLayout | None, other: NodeLayout) -> bool:
-    # Mostly one and the same object, which is quicker to see.
-    return one is other or one == other
+def _from_last(resources: Iterable[Resource]) -> tuple[Command, ...]:
+    """What unmakes these: the newest first, each in the namespaces that stay, and then their own.
 
-
-def _removals(gone: Sequence[NodeLayout], staying: set[NsName], *, quiet: bool) -> Iterator[Stage]:
-    """The newest first, as each may hang on an older one. Under `make`, so that all of it is done
-    before anything is built: what comes next may want the same names.
+    Those of one namespace come together, for one `ip` each.
     """
-    removals = [nodes.remove(node, quiet=quiet) for node in reversed(gone)]
-    outside = [c for commands, _ in removals for c in commands if c.ns in staying]
-    if removals:
-        # Those of one namespace together, for one `ip` each.
-        outside.sort(key=lambda command: command.ns or "")
-        yield Stage(make=(*outside, *(end for _, end in removals)))
+    commands = _commands(resource.unmake for resource in [*resources][::-1])
+    inside = sorted((command for command in commands if command.ns), key=lambda command: command.ns or "")
+    return (*inside, *(command for command in commands if not command.ns))
 
 
-def _additions(layout: Layout, added: Sequence[NodeLayout], *, quiet: bool) -> Iterator[Stage]:
-    for start in range(0, len(added), CHUNK):
-        chunk = added[start : start + CHUNK]
-        built = [nodes.build(node, layout.policies.get(node.ns), quiet=quiet) for node in chunk]
-        make: list[Command] = [commands.namespace for commands in built]
-        make += [setting for commands in built for setting in commands.settings]
-        make += [link for commands in built for link in commands.links]
-        yield Stage(tuple(make), tuple(command for commands in built for command in commands.configure))
+def _by_tool(command: Command) -> int:
+    """Addresses before the rules that name them, rules before what needs them; each kind in its order."""
+    return 0 if isinstance(command, Ip) else 1 if isinstance(command, Nft) else 2

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from patchbay.layout.layout import Layout, Names, NodeLayout
-from patchbay.model.names import NsName
-from patchbay.tools.commands import Command, RemoveFile, WriteFile
+from patchbay.plan.resources import Key, Phase, Resource
+from patchbay.tools.commands import RemoveFile, WriteFile
 
-__all__ = ["FILES", "name_commands", "own_file", "own_files"]
+__all__ = ["FILES", "name_resources", "own_file", "own_files"]
 
 # In the lab's private /run, bound over the files of these names in /etc. A node with names of its
 # own has files of its own.
@@ -44,25 +44,14 @@ def _resolv_conf(names: Names, scope: str) -> str:
 _CONTENT = {"hosts": _hosts, "resolv.conf": _resolv_conf}
 
 
-def name_commands(old: Layout | None, new: Layout) -> Iterator[Command]:
-    """Write the files whose content changed, and remove those of nodes that have no names of their own."""
-    before, after = _files(old) if old else {}, _files(new)
-    for path, file in after.items():
-        if before.get(path) != file:
-            yield file
-    for path, file in before.items():
-        if path not in after:
-            yield RemoveFile(path, file.why, file.owner)
-
-
-def _files(layout: Layout) -> dict[str, WriteFile]:
-    found = {}
+def name_resources(layout: Layout) -> Iterator[tuple[Key, Resource]]:
+    """The files of all nodes together, and those of nodes with names of their own."""
     for scope in ("", *sorted(layout.names.scopes())):
         node = layout.node(scope) if scope else layout.ix
         assert node, f"names of '{scope}', which the lab does not have"
         whom = f"'{scope}'" if scope else "every node"
+        why = f"tell {whom} the names it can look up"
         for name, content in _CONTENT.items():
             path = own_file(name, node.ns) if scope else f"/run/patchbay/{name}"
-            text, why = content(layout.names, scope), f"tell {whom} the names it can look up"
-            found[path] = WriteFile(path, text, why, NsName(node.ns))
-    return found
+            write = WriteFile(path, content(layout.names, scope), why, node.ns)
+            yield ("file", path), Resource((write,), (RemoveFile(path, why, node.ns),), Phase.NAMES)

@@ -1,30 +1,30 @@
-"""The commands that make one node, and those that take it away again."""
+"""What a node consists of in the kernel: its namespace, interfaces, addresses, routes and neighbours."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from attrs import frozen
-
 from patchbay.layout.layout import (
     Address,
     DeviceLayout,
+    IfaceLayout,
     NodeLayout,
-    PolicyLayout,
     RouterKind,
     RouterLayout,
 )
-from patchbay.model.names import IfName, NsName
-from patchbay.plan.policy import first_rules
+from patchbay.model.names import IfName
+from patchbay.plan.parts import address_resource, neighbour, route_resource
+from patchbay.plan.resources import GONE, Key, Phase, Resource
+from patchbay.plan.view import View
+from patchbay.plan.wires import device_wire, downlink_wire
 from patchbay.tools import ip
-from patchbay.tools.commands import Command, Ip, SetSysctl
+from patchbay.tools.commands import Ip, SetSysctl
 
-__all__ = ["NodeCommands", "build", "forget_neighbours", "neighbours", "remove", "title"]
+__all__ = ["node_resources", "title"]
+
+Resources = Iterator[tuple[Key, Resource]]
 
 LO = IfName("lo")
-
-# What undoing may find done already.
-_GONE = ("Cannot find device", "No such process", "No such file or directory", "FIB table does not exist")
 
 # Before any link exists, since each new interface copies `default`.
 # - The kernel copies the host's IPv4 settings into a new namespace (net.core.devconf_inherit_init_net),
@@ -52,132 +52,189 @@ _FORWARDER = (
 _BRIDGE_NF = ("arptables", "ip6tables", "iptables")
 
 
-@frozen
-class NodeCommands:
-    """`namespaces`, `settings` and `links` of many nodes are made in that order; then comes `configure`."""
-
-    namespace: Command
-    settings: tuple[Command, ...]
-    links: tuple[Command, ...]
-    configure: tuple[Command, ...]
-
-
 def title(node: NodeLayout) -> str:
-    """The node as messages name it: `router 'home'`."""
+    """Return the node as messages name it: `router 'home'`."""
     if isinstance(node, DeviceLayout):
         return f"device '{node.name}'"
     return "the exchange" if node.kind is RouterKind.IX else f"{node.kind} '{node.name}'"
 
 
-def build(node: NodeLayout, policy: PolicyLayout | None, *, quiet: bool) -> NodeCommands:
-    """All commands for `node`; a router has a policy.
-
-    `quiet`: with permanent neighbour entries, so that nobody asks by ARP.
-    """
-    rules = first_rules(node, policy) if isinstance(node, RouterLayout) and policy else ()
-    return NodeCommands(
-        namespace=Ip(None, ip.netns_add(node.ns), f"give {title(node)} its namespace", node.ns),
-        settings=tuple(_settings(node)),
-        links=tuple(_links(node)),
-        configure=(*_configure(node), *rules, *(neighbours(node) if quiet else ())),
+def node_resources(view: View, node: NodeLayout) -> Resources:
+    """Everything that is there for the node's sake, but for what its router's policy makes."""
+    why = f"give {title(node)} its namespace"
+    yield (
+        ("netns", node.ns),
+        Resource(
+            (Ip(None, ip.netns_add(node.ns), why, node.ns),),
+            (Ip(None, ip.netns_del(node.ns), f"take {title(node)} away", node.ns, GONE),),
+            Phase.NAMESPACE,
+            fixed=True,
+            identity=node.number,
+        ),
     )
+    yield from _settings(node)
+    if isinstance(node, RouterLayout):
+        yield from _lan(node)
+        yield from downlink_wire(view, node)
+    for iface in node.ifaces:
+        yield from device_wire(view, node, iface)
+        yield from _veth(view, node, iface)
+    yield from _configuration(node)
+    for iface in node.ifaces:
+        yield from _neighbours(view, node, iface)
 
 
-def _settings(node: NodeLayout) -> Iterator[Command]:
+def _setting(node: NodeLayout, name: str, value: str, why: str, *, optional: bool = False) -> Resource:
+    command = SetSysctl(node.ns, name, value, why, node.ns, optional)
+    return Resource((command,), phase=Phase.SETTING, within=(("netns", node.ns),))
+
+
+def _settings(node: NodeLayout) -> Resources:
     forwards = isinstance(node, RouterLayout)
     why = f"set how {title(node)} treats packets"
     for name, value in _FORWARDER if forwards else _DEVICE:
-        yield SetSysctl(node.ns, name, value, why, node.ns)
+        yield ("sysctl", node.ns, name), _setting(node, name, value, why)
     for name in _BRIDGE_NF if forwards else ():
-        yield SetSysctl(node.ns, f"net/bridge/bridge-nf-call-{name}", "0", why, node.ns, optional=True)
+        setting = f"net/bridge/bridge-nf-call-{name}"
+        yield ("sysctl", node.ns, setting), _setting(node, setting, "0", why, optional=True)
 
 
-def _links(node: NodeLayout) -> Iterator[Command]:
-    if isinstance(node, RouterLayout):
-        yield Ip(None, ip.bridge_add(node.ns, node.lan), f"give {title(node)} its LAN", node.ns)
-    for iface in node.ifaces:
-        why = f"connect {title(node)} by {iface.name} to '{iface.router}'"
-        yield Ip(None, ip.veth_add(node.ns, iface), why, node.ns)
+def _lan(router: RouterLayout) -> Resources:
+    make = Ip(None, ip.bridge_add(router.ns, router.lan), f"give {title(router)} its LAN", router.ns)
+    yield (
+        ("link", router.ns, router.lan.bridge),
+        Resource((make,), phase=Phase.LINK, within=(("netns", router.ns),), fixed=True),
+    )
 
 
-def _configure(node: NodeLayout) -> Iterator[Command]:
+def _veth(view: View, node: NodeLayout, iface: IfaceLayout) -> Resources:
+    """The uplink, and what can change of it while it is there. The port is deleted by name when the node
+    goes, because its namespace ends some time after `netns del` returned, and the name may be wanted.
+    """
+    why = f"connect {title(node)} by {iface.name} to '{iface.router}'"
+    leave = f"take {title(node)} away"
+    key, master = ("link", node.ns, iface.name), view.master_of(node, iface)
+    yield (
+        key,
+        Resource(
+            (Ip(None, ip.veth_add(node.ns, iface, master.index), why, node.ns),),
+            (Ip(iface.router_ns, ip.link_del(iface.port), leave, node.ns, GONE),),
+            Phase.LINK,
+            within=(("netns", iface.router_ns),),
+            fixed=True,
+            identity=(node.number, iface.router_ns, iface.port, iface.port_mac, iface.mac),
+        ),
+    )
+    lead = f"lead packets of {title(node)} on {iface.name}"
+    yield (
+        ("master", iface.router_ns, iface.port),
+        Resource(
+            (Ip(iface.router_ns, ip.link_master(iface.port, master.name), lead, node.ns),),
+            phase=Phase.LEAD,
+            within=(key,),
+            comes_with=key,
+        ),
+    )
+    for ns, name, mtu in ip.veth_mtus(node.ns, iface):
+        size = f"set the MTU of {title(node)} on {iface.name}"
+        yield (
+            ("mtu", ns, name),
+            Resource(
+                (Ip(ns, ip.link_mtu(name, mtu), size, node.ns),),
+                (Ip(ns, ip.link_mtu(name, ip.USUAL_MTU), size, node.ns, GONE),),
+                within=(key,),
+                comes_with=key,
+            ),
+        )
+
+
+def _configuration(node: NodeLayout) -> Resources:
     if isinstance(node, RouterLayout):
         for name in (node.lan.bridge, *(iface.name for iface in node.ifaces)):
-            why = f"let {title(node)} speak IPv6 on its own interfaces"
-            yield SetSysctl(node.ns, f"net/ipv6/conf/{name}/disable_ipv6", "0", why, node.ns)
-    yield Ip(node.ns, ip.link_up(LO), f"start {title(node)}", node.ns)
+            why, setting = f"let {title(node)} speak IPv6 on its own interfaces", ip.no_ipv6(name)
+            yield (
+                ("sysctl", node.ns, setting),
+                Resource(
+                    (SetSysctl(node.ns, setting, "0", why, node.ns),), within=(("link", node.ns, name),)
+                ),
+            )
+    yield _up(node, LO, f"start {title(node)}", ("netns", node.ns))
     # An IPv6 address before `up` would get its route from a worker, some time later.
     if isinstance(node, RouterLayout):
-        why = f"give {title(node)} its addresses on the LAN"
-        yield Ip(node.ns, ip.link_up(node.lan.bridge), why, node.ns)
+        why, bridge = f"give {title(node)} its addresses on the LAN", node.lan.bridge
+        yield _up(node, bridge, why)
         for address in node.lan.addresses:
-            yield Ip(node.ns, ip.addr_add(address, node.lan.bridge), why, node.ns)
+            yield address_resource(node.ns, address, bridge, why, node.ns)
     for iface in node.ifaces:
         why = f"give {title(node)} its address on {iface.name}"
-        yield Ip(node.ns, ip.link_up(iface.name), why, node.ns)
+        yield _up(node, iface.name, why)
         for address in iface.addresses:
-            yield Ip(node.ns, ip.addr_add(address, iface.name), why, node.ns)
+            yield address_resource(node.ns, address, iface.name, why, node.ns)
         for address, gateway in zip(iface.addresses, iface.gateways, strict=True):
             if gateway not in address.network:
-                yield Ip(node.ns, ip.on_link(gateway, iface.name), why, node.ns)
+                yield _on_link(node, gateway, iface.name, why)
     yield from _default_routes(node)
     if isinstance(node, RouterLayout):
         yield from _unused_space(node)
     for route in node.routes:
         why = f"lead packets for {title(node)} to it"
-        yield Ip(route.ns, ip.route_add(route), why, node.ns)
+        yield route_resource(route, why, node.ns, ("netns", route.ns))
 
 
-def _unused_space(router: RouterLayout) -> Iterator[Command]:
+def _up(node: NodeLayout, name: IfName, why: str, within: Key | None = None) -> tuple[Key, Resource]:
+    inside = within or ("link", node.ns, name)
+    return ("up", node.ns, name), Resource((Ip(node.ns, ip.link_up(name), why, node.ns),), within=(inside,))
+
+
+def _on_link(node: NodeLayout, gateway: Address, dev: IfName, why: str) -> tuple[Key, Resource]:
+    return ("route", node.ns, str(gateway), dev), Resource(
+        (Ip(node.ns, ip.on_link(gateway, dev), why, node.ns),),
+        (Ip(node.ns, ip.on_link_del(gateway, dev), why, node.ns, GONE),),
+        within=(("link", node.ns, dev),),
+        fixed=True,
+    )
+
+
+def _unused_space(router: RouterLayout) -> Resources:
     """What is routed to the router and not in use there must not go back up, and round and round."""
     lans = {address.network for address in router.lan.addresses}
     for network in router.networks:
         if network not in lans:
             why = f"end what {title(router)} has no use for"
-            yield Ip(router.ns, ip.unreachable(network), why, router.ns)
+            yield (
+                ("route", router.ns, str(network), "unreachable"),
+                Resource(
+                    (Ip(router.ns, ip.unreachable(network), why, router.ns),),
+                    (Ip(router.ns, ip.unreachable_del(network), why, router.ns, GONE),),
+                    within=(("netns", router.ns),),
+                ),
+            )
 
 
-def _default_routes(node: NodeLayout) -> Iterator[Command]:
+def _default_routes(node: NodeLayout) -> Resources:
     for version in (4, 6):
         iface = node.uplink if isinstance(node, RouterLayout) else node.default_iface(version)
         if iface and (gateway := iface.gateway(version)):
             why = f"give {title(node)} its way out"
-            yield Ip(node.ns, ip.default_route(gateway, iface.name), why, node.ns)
+            yield (
+                ("default", node.ns, str(version)),
+                Resource(
+                    (Ip(node.ns, ip.default_route(gateway, iface.name), why, node.ns),),
+                    (Ip(node.ns, ip.default_route_del(gateway, iface.name), why, node.ns, GONE),),
+                    within=(("link", node.ns, iface.name),),
+                    again=(Ip(node.ns, ip.default_route_replace(gateway, iface.name), why, node.ns),),
+                ),
+            )
 
 
-def neighbours(node: NodeLayout) -> Iterator[Command]:
-    """Permanent entries do not count towards the kernel's 1024 for all namespaces together."""
-    why = f"spare the kernel's neighbour table for {title(node)}"
-    for ns, address, mac, dev in _neighbour_entries(node):
-        yield Ip(ns, ip.neigh_set(address, mac, dev), why, node.ns)
-
-
-def forget_neighbours(node: NodeLayout) -> Iterator[Command]:
-    """Back to entries that the kernel learns by itself."""
-    why = f"let {title(node)} learn its neighbours"
-    for ns, address, _, dev in _neighbour_entries(node):
-        yield Ip(ns, ip.neigh_forget(address, dev), why, node.ns, _GONE)
-
-
-def _neighbour_entries(node: NodeLayout) -> Iterator[tuple[NsName, Address, str, IfName]]:
-    for iface in node.ifaces:
-        for address, gateway in zip(iface.addresses, iface.gateways, strict=True):
-            yield node.ns, gateway, iface.router_lan.mac, iface.name
-            yield iface.router_ns, address.ip, iface.mac, iface.router_lan.bridge
-
-
-def remove(node: NodeLayout, *, quiet: bool) -> tuple[tuple[Command, ...], Command]:
-    """What takes the node out of the namespaces that stay, and what ends its own.
-
-    `quiet`: it was built with permanent neighbour entries. Ports and routes are deleted by name, though
-    they would go with the namespace: that happens some time after `netns del` returned, and what is
-    built next may want the same names at once.
+def _neighbours(view: View, node: NodeLayout, iface: IfaceLayout) -> Resources:
+    """Permanent entries do not count towards the kernel's 1024 for all namespaces together. And over a link
+    with a condition ARP would cross the delay too, and might be lost.
     """
-    why = f"take {title(node)} away"
-    ports = (Ip(i.router_ns, ip.link_del(i.port), why, node.ns, _GONE) for i in node.ifaces)
-    routes = (Ip(route.ns, ip.route_del(route), why, node.ns, _GONE) for route in node.routes)
-    entries = (
-        Ip(ns, ip.neigh_forget(address, dev), why, node.ns, _GONE)
-        for ns, address, _, dev in (_neighbour_entries(node) if quiet else ())
-    )
-    return (*entries, *routes, *ports), Ip(None, ip.netns_del(node.ns), why, node.ns, _GONE)
+    if not (view.quiet or view.is_conditioned(node, iface)):
+        return
+    why, lan = f"spare ARP between {title(node)} and '{iface.router}'", iface.router_lan
+    here, there = ("link", node.ns, iface.name), ("netns", iface.router_ns)
+    for address, gateway in zip(iface.addresses, iface.gateways, strict=True):
+        yield neighbour(node.ns, gateway, lan.mac, iface.name, why, node.ns, here)
+        yield neighbour(iface.router_ns, address.ip, iface.mac, lan.bridge, why, node.ns, there)

@@ -15,7 +15,8 @@ from attrs import frozen
 from patchbay.layout.layout import PolicyLayout, RouterLayout, of_version
 from patchbay.model.names import NsName
 from patchbay.model.nat import config_of
-from patchbay.tools.commands import Command, EndHelper, Helper, WriteFile
+from patchbay.plan.resources import Key, Phase, Resource
+from patchbay.tools.commands import EndHelper, Helper, RemoveFile, WriteFile
 from patchbay.tools.nft import Chain, Hook, Table
 
 __all__ = [
@@ -24,7 +25,6 @@ __all__ = [
     "TABLE",
     "MappingServer",
     "configuration",
-    "ending",
     "mapper_name",
     "mapping_server",
     "mapping_table",
@@ -173,18 +173,37 @@ def _marking() -> Chain:
 # -- its process
 
 
-def serving(router: RouterLayout, policy: PolicyLayout, server: MappingServer) -> Iterator[Command]:
-    """What starts it, or starts it anew: with each generation it has forgotten all mappings."""
+def serving(
+    router: RouterLayout, policy: PolicyLayout, server: MappingServer
+) -> Iterator[tuple[Key, Resource]]:
+    """Its configuration and its process, which forgets all mappings with each generation.
+
+    The process needs the table, so it is started after the rules were loaded.
+    """
     why, owner, file = f"serve port mappings on router '{router.name}'", _owner(router), _file(router)
-    yield WriteFile(file, configuration(server), why, owner, router.ns)
+    end, inside = f"end the port mappings of router '{router.name}'", ("netns", router.ns)
+    yield (
+        ("file", file),
+        Resource(
+            (WriteFile(file, configuration(server), why, owner, router.ns),),
+            (RemoveFile(file, end, owner, router.ns),),
+            Phase.RULES,
+        ),
+    )
     stun = ("--stun", f"{_STUN_HOST}:{_STUN_PORT}", "--outside", str(server.outside))
     args = ("--config", file, *(stun if server.asks_stun else ()), "--generation", str(policy.generation))
-    yield Helper(router.ns, mapper_name(router), _MAPPER, args, why, owner)
-
-
-def ending(router: RouterLayout) -> EndHelper:
-    why = f"end the port mappings of router '{router.name}'"
-    return EndHelper(router.ns, mapper_name(router), why, _owner(router))
+    name = mapper_name(router)
+    yield (
+        ("helper", router.ns, name),
+        Resource(
+            (Helper(router.ns, name, _MAPPER, args, why, owner),),
+            (EndHelper(router.ns, name, end, owner),),
+            Phase.RULES,
+            within=(inside,),
+            process=True,
+            identity=(args, configuration(server)),
+        ),
+    )
 
 
 def mapper_name(router: RouterLayout) -> str:

@@ -59,7 +59,7 @@ class LabFolder:
         path.mkdir(parents=True, exist_ok=True)
         self._lines: dict[str, IO[str]] = {
             name: (path / name).open("a", encoding="utf-8", errors="surrogateescape", buffering=1 << 20)
-            for name in ("events.jsonl", "commands.jsonl")
+            for name in ("events.jsonl", "commands.jsonl", "changes.jsonl")
         }
 
     @classmethod

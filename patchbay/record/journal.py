@@ -10,7 +10,7 @@ from attrs import asdict, frozen
 
 from patchbay.execute.apply import Outcome
 
-__all__ = ["Change", "Journal", "Record", "final_state", "read_records", "to_line"]
+__all__ = ["Change", "Journal", "Record", "read_records", "to_line"]
 
 
 @frozen
@@ -19,8 +19,7 @@ class Record:
 
     `status` is its exit status, or None if a failure before it kept it from being run. `how` says
     how it was really done where that is not the command line itself. `change` numbers the call that
-    it belonged to; `undone` tells that the call failed and was taken back; `ends` is the owner that was gone
-    after it.
+    it belonged to; `undone` tells that the call failed and was taken back.
     """
 
     seq: int
@@ -36,10 +35,8 @@ class Record:
     batch: int
     how: str
     owner: str
-    slot: str
     change: int
     undone: bool = False
-    ends: str = ""
 
     @property
     def stdin(self) -> str:
@@ -92,50 +89,11 @@ def _expand(change: Change, number: int, before: Sequence[Record]) -> Iterator[R
                 batch=batch,
                 how=command.how,
                 owner=command.owner,
-                slot=command.slot,
                 change=number,
                 undone=change.undone,
-                ends=command.ends,
             )
             seq += 1
         batch += 1
-
-
-def final_state(records: Iterable[Record]) -> list[Record]:
-    """The records that made the lab what it is: without what was undone, replaced or taken away."""
-    standing: list[Record] = []
-    alive: set[str] = set()
-    for record in records:
-        if record.undone or record.status != 0:
-            continue
-        if record.argv[:3] == ("ip", "netns", "add"):
-            alive.add(record.argv[3])
-        if record.argv[:3] == ("ip", "netns", "del"):
-            alive.discard(record.argv[3])
-            standing = [kept for kept in standing if _node(kept.owner) != record.argv[3]]
-        elif record.ends:
-            standing = [kept for kept in standing if kept.owner != record.ends]
-        elif not record.how.startswith(_CHECKED) and _node(record.owner) in alive:
-            standing.append(record)
-    last = {(r.owner, r.ns, r.slot): r.change for r in standing if r.slot}
-    return [
-        r for r in standing if not r.slot or (last[r.owner, r.ns, r.slot] == r.change and not _takes_back(r))
-    ]
-
-
-# What only looks makes nothing.
-_CHECKED = "compared"
-
-
-def _takes_back(record: Record) -> bool:
-    """Whether the record is the end of what one in the same place began: then neither has to be done."""
-    words = (("pkill",), ("rm",), ("tc", "qdisc", "del"), ("ip", "neigh", "flush"))
-    return record.argv[:1] in words or record.argv[:3] in words
-
-
-def _node(owner: str) -> str:
-    """The namespace of the node that an owner is, or is a part of."""
-    return owner.partition("#")[0]
 
 
 def to_line(record: Record) -> str:

@@ -6,8 +6,9 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from patchbay.change.base import Event
+from patchbay.change.base import Change, Event
 from patchbay.execute.apply import Outcome
+from patchbay.record import history
 from patchbay.record.events import EventLog, reduce_events
 from patchbay.record.folder import LabFolder
 from patchbay.record.journal import Journal, to_line
@@ -28,9 +29,11 @@ class Recorder:
         self._written = 0
         self._state_at = 0.0
 
-    def change(self, outcomes: Sequence[Outcome], events: Iterable[Event]) -> None:
-        """Note a call that changed the lab, and what it says of itself."""
+    def change(self, outcomes: Sequence[Outcome], changes: Iterable[Change], events: Iterable[Event]) -> None:
+        """Note a call that changed the lab, and what its changes say of themselves."""
         self._commands(outcomes, undone=False)
+        if self.folder:
+            self.folder.append("changes.jsonl", map(history.to_line, changes))
         for kind, fields in events:
             self.event(kind, **fields)
 

@@ -1,4 +1,4 @@
-"""The journal as a shell script that rebuilds the lab by hand, and as other texts."""
+"""What was done to a lab, or what makes it what it is, as a shell script and as other texts."""
 
 from __future__ import annotations
 
@@ -8,10 +8,15 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from attrs import asdict
 
-from patchbay.record.journal import Record, final_state
-from patchbay.tools.commands import describe, heading
+from patchbay.layout.layout import Layout
+from patchbay.plan.change import between
+from patchbay.record.journal import Record
+from patchbay.tools.commands import Command, describe, heading
 
-__all__ = ["as_json", "as_script", "select"]
+__all__ = ["Item", "as_json", "as_script", "of_node", "present"]
+
+# A command that makes a part of the present lab, or the record of one that was run.
+Item = Command | Record
 
 _HEAD = """\
 #!/bin/sh
@@ -24,8 +29,8 @@ _HEAD = """\
 {nodes}
 # When the shell or the command ends, everything is gone.
 #
-# These are the commands that patchbay applied. Where it was quicker it gave the `ip` ones to one
-# `ip -batch -`, and wrote kernel settings through /proc/sys; `patchbay trace --format json` tells each.
+# These are the commands that patchbay applies. Where it is quicker it gives the `ip` ones to one
+# `ip -batch -`, and writes kernel settings through /proc/sys: `patchbay trace --all --format json`.
 
 set -eu
 # Where nft, sysctl and tc are, and an ordinary user's PATH may not lead.
@@ -48,47 +53,74 @@ exec "$@"
 """
 
 
-def select(records: Sequence[Record], *, everything: bool, node_ns: str | None = None) -> list[Record]:
-    """The records of the lab's present state, or all of them; of one node's namespace, or of all."""
-    chosen = list(records) if everything else final_state(records)
-    return [r for r in chosen if node_ns is None or node_ns in (r.ns, r.owner.partition("#")[0])]
+def present(layout: Layout) -> tuple[Command, ...]:
+    """Return the commands that make a lab what it is now. In a lab that never changed these were applied."""
+    return tuple(between(None, layout))
 
 
-def as_json(records: Iterable[Record]) -> str:
-    """A JSON array of the records."""
-    return json.dumps([asdict(record) for record in records], indent=1, ensure_ascii=False)
+def of_node(items: Iterable[Item], ns: str) -> list[Item]:
+    """Return what is done for a node, or in its namespace."""
+    return [item for item in items if ns in (item.ns, _node(item))]
 
 
-def as_script(records: Sequence[Record], title: str) -> str:
-    """A plain shell script that does what the records say; those undone stand in it as comments."""
-    nodes = [r.argv[3] for r in records if r.argv[:3] == ("ip", "netns", "add") and not r.undone]
-    head = _HEAD.format(title=_one_line(title), nodes="\n".join(f"#   {ns}" for ns in nodes))
-    return head + "".join(_blocks(records)) + _TAIL
+def _node(item: Item) -> str:
+    """Return the namespace of the node that the command is for."""
+    return item.owner.partition("#")[0]
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
+def as_json(items: Iterable[Item]) -> str:
+    """Return a JSON array with a table for each command."""
+    tables = [_table(item, number) for number, item in enumerate(items, 1)]
+    return json.dumps(tables, indent=1, ensure_ascii=False)
 
 
-def _blocks(records: Sequence[Record]) -> Iterator[str]:
+def _table(item: Item, number: int) -> dict[str, object]:
+    """Return the fields of a record; of a command that was not run, those that a record has before."""
+    if isinstance(item, Record):
+        return asdict(item)
+    return {
+        "seq": number,
+        "ns": item.ns,
+        "why": item.why,
+        "tool": item.argv[0],
+        "argv": list(item.argv),
+        "input": item.stdin,
+        "how": item.how,
+        "owner": item.owner,
+    }
+
+
+def as_script(items: Sequence[Item], title: str) -> str:
+    """Return a plain shell script that does what the commands do; undone records are comments in it."""
+    nodes = dict.fromkeys(_node(item) for item in items if not _comment_of(item))
+    head = _HEAD.format(title=" ".join(title.split()), nodes="\n".join(f"#   {ns}" for ns in nodes))
+    return head + "".join(_blocks(items)) + _TAIL
+
+
+def _blocks(items: Sequence[Item]) -> Iterator[str]:
     before = None
-    for record in records:
-        if (title := heading(record)) != before:
+    for item in items:
+        if (title := heading(item)) != before:
             before = title
             yield title
-        text = describe(record) + _shown_in_etc(record)
-        yield text if not record.undone and record.status == 0 else _comment(record, text)
+        text = describe(item) + _shown_in_etc(item)
+        comment = _comment_of(item)
+        yield "".join(f"# {comment}: {line}\n" for line in text.splitlines()) if comment else text
 
 
-def _comment(record: Record, text: str) -> str:
-    state = "not run" if record.status is None else f"exited {record.status}" if record.status else "undone"
-    return "".join(f"# {state}: {line}\n" for line in text.splitlines())
+def _comment_of(item: Item) -> str:
+    """Return why the command is not repeated; nothing for a command that is."""
+    if not isinstance(item, Record):
+        return ""
+    if item.status != 0:
+        return "not run" if item.status is None else f"exited {item.status}"
+    return "undone" if item.undone else "found done" if item.stderr else ""
 
 
-def _shown_in_etc(record: Record) -> str:
+def _shown_in_etc(item: Item) -> str:
     """The lab's names are seen in /etc by everybody. A node's own are for its own processes alone,
     which by hand have no mount namespace of their own to see them in."""
-    folder, _, name = record.argv[-1].rpartition("/")
-    if record.tool != "tee" or folder != "/run/patchbay":
+    folder, _, name = item.argv[-1].rpartition("/")
+    if item.argv[0] != "tee" or folder != "/run/patchbay":
         return ""
-    return f"mount --bind {shlex.quote(record.argv[-1])} /etc/{name}\n"
+    return f"mount --bind {shlex.quote(item.argv[-1])} /etc/{name}\n"

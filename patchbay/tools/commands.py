@@ -31,11 +31,9 @@ __all__ = [
 
 
 class _Defaults:
-    """What most commands have none of.
+    """Defaults for the optional attributes of a command.
 
-    `stdin` is their input; `how` tells how they are really done, where that is not the command line itself;
-    `slot` names what a later command with the same takes the place of; `ends` is the owner that is gone
-    once it was run.
+    `stdin` is its input; `how` says how it is really done, where that is not the command line itself.
     """
 
     __slots__ = ()
@@ -46,14 +44,6 @@ class _Defaults:
 
     @property
     def how(self) -> str:
-        return ""
-
-    @property
-    def slot(self) -> str:
-        return ""
-
-    @property
-    def ends(self) -> str:
         return ""
 
 
@@ -73,8 +63,6 @@ class _Line(_Defaults):
     why: str
     owner: str
     tolerate: tuple[str, ...] = ()
-    slot: str = ""
-    ends: str = ""
 
     @property
     def argv(self) -> tuple[str, ...]:
@@ -140,10 +128,6 @@ class Helper(_Defaults):
     def how(self) -> str:
         return "forked from the agent, or told to the one that runs"
 
-    @property
-    def slot(self) -> str:
-        return f"helper {self.name}"
-
 
 @frozen
 class EndHelper(_Defaults):
@@ -162,10 +146,6 @@ class EndHelper(_Defaults):
     def how(self) -> str:
         return "told by the agent"
 
-    @property
-    def slot(self) -> str:
-        return f"helper {self.name}"
-
 
 @frozen
 class Nft(_Defaults):
@@ -175,8 +155,6 @@ class Nft(_Defaults):
     ruleset: str
     why: str
     owner: str
-    slot: str = ""
-    ends: str = ""
 
     @property
     def argv(self) -> tuple[str, ...]:
@@ -213,10 +191,6 @@ class SetSysctl(_Defaults):
     def how(self) -> str:
         return "written through /proc/sys"
 
-    @property
-    def slot(self) -> str:
-        return f"sysctl {self.name}"
-
 
 @frozen
 class WriteFile(_Defaults):
@@ -240,10 +214,6 @@ class WriteFile(_Defaults):
     def how(self) -> str:
         return "written by the agent"
 
-    @property
-    def slot(self) -> str:
-        return f"file {self.path}"
-
 
 @frozen
 class RemoveFile(_Defaults):
@@ -261,10 +231,6 @@ class RemoveFile(_Defaults):
     @property
     def how(self) -> str:
         return "removed by the agent"
-
-    @property
-    def slot(self) -> str:
-        return f"file {self.path}"
 
 
 Command = Ip | Tc | CheckQdiscs | Nft | SetSysctl | WriteFile | RemoveFile | Helper | EndHelper
@@ -285,6 +251,9 @@ class Describable(Protocol):
 
 def describe(command: Describable) -> str:
     """The lines of shell that do what the command does, inside the lab."""
+    if command.argv[0] == "pkill":
+        # A process that has ended by itself is as good.
+        return in_namespace(command.ns, command.argv) + " || :\n"
     if not command.stdin:
         return in_namespace(command.ns, command.argv) + "\n"
     end = "EOF"

@@ -19,10 +19,13 @@ from patchbay.model.names import IfName, NsName
 
 __all__ = [
     "BRIDGE_INDEX",
+    "USUAL_MTU",
     "addr_add",
     "addr_del",
     "bridge_add",
     "default_route",
+    "default_route_del",
+    "default_route_replace",
     "link_del",
     "link_down",
     "link_gso",
@@ -33,12 +36,15 @@ __all__ = [
     "neigh_set",
     "netns_add",
     "netns_del",
+    "no_ipv6",
     "on_link",
+    "on_link_del",
     "route_add",
     "route_del",
-    "route_replace",
     "unreachable",
+    "unreachable_del",
     "veth_add",
+    "veth_mtus",
     "wire_bridge",
     "wire_end",
 ]
@@ -74,26 +80,38 @@ def bridge_add(ns: NsName, lan: LanLayout) -> Args:
     )  # fmt: skip
 
 
-def veth_add(ns: NsName, iface: IfaceLayout) -> Args:
-    """Both ends where they belong at once: moving a link costs 16 ms, making it there nothing."""
+def veth_add(ns: NsName, iface: IfaceLayout, master: int) -> Args:
+    """Both ends where they belong at once: moving a link costs 16 ms, making it there nothing.
+
+    `master` is the index of the bridge that the port belongs to.
+    """
     mtu = ("mtu", str(iface.mtu)) if iface.mtu is not None else ()
-    # A veth end drops what is longer than its own MTU. A shorter one would lower that of the whole LAN.
-    port_mtu = mtu if iface.mtu is not None and iface.mtu > USUAL_MTU else ()
+    port_mtu = mtu if len(veth_mtus(ns, iface)) > 1 else ()
     return (
         "link", "add", "name", iface.port, *port_mtu, *_ONE_QUEUE, "netns", iface.router_ns,
-        "master", f"if{BRIDGE_INDEX}", "address", iface.port_mac, "up",
+        "master", f"if{master}", "address", iface.port_mac, "up",
         "type", "veth", "peer", "name", iface.name, *_ONE_QUEUE, "netns", ns, "address", iface.mac, *mtu,
     )  # fmt: skip
 
 
-def wire_bridge(wire: WireLayout, name: IfName, mac: str, *, up: bool) -> Args:
+def veth_mtus(ns: NsName, iface: IfaceLayout) -> tuple[tuple[NsName, IfName, int], ...]:
+    """Return (namespace, interface, MTU) of the ends of an uplink whose MTU is not the usual one.
+
+    A veth end drops what is longer than its own MTU. A port that is shorter would lower that of the LAN.
+    """
+    if iface.mtu is None:
+        return ()
+    port = ((iface.router_ns, iface.port, iface.mtu),) if iface.mtu > USUAL_MTU else ()
+    return ((ns, iface.name, iface.mtu), *port)
+
+
+def wire_bridge(wire: WireLayout, name: IfName, mac: str, index: int, *, up: bool) -> Args:
     """Its frames are nobody's own; while it is down, what arrives at its ports goes no further.
 
     Without ARP: it would answer for its router, as every interface of a host does.
     """
-    index = ("index", str(wire.index)) if name == wire.bridge else ()
     return (
-        "link", "add", "name", name, *index, "netns", wire.ns, "address", mac, "arp", "off",
+        "link", "add", "name", name, "index", str(index), "netns", wire.ns, "address", mac, "arp", "off",
         *(("up",) if up else ()),
         "type", "bridge", "mcast_snooping", "0",
     )  # fmt: skip
@@ -151,9 +169,21 @@ def default_route(gateway: Address, dev: IfName) -> Args:
     return ("route", "add", everything, "via", str(gateway), "dev", dev)
 
 
+def default_route_replace(gateway: Address, dev: IfName) -> Args:
+    return ("route", "replace", *default_route(gateway, dev)[2:])
+
+
+def default_route_del(gateway: Address, dev: IfName) -> Args:
+    return ("route", "del", *default_route(gateway, dev)[2:])
+
+
 def on_link(neighbour: Address, dev: IfName) -> Args:
     """A neighbour that the address on `dev` does not tell of."""
     return ("route", "add", f"{neighbour}/{neighbour.max_prefixlen}", "dev", dev)
+
+
+def on_link_del(neighbour: Address, dev: IfName) -> Args:
+    return ("route", "del", *on_link(neighbour, dev)[2:])
 
 
 def _route(route: RouteLayout) -> Args:
@@ -170,8 +200,13 @@ def unreachable(network: Network) -> Args:
     return ("route", "add", "unreachable", str(network))
 
 
-def route_replace(route: RouteLayout) -> Args:
-    return ("route", "replace", *_route(route))
+def unreachable_del(network: Network) -> Args:
+    return ("route", "del", "unreachable", str(network))
+
+
+def no_ipv6(dev: IfName) -> str:
+    """Return the name of the setting that switches IPv6 off on an interface."""
+    return f"net/ipv6/conf/{dev}/disable_ipv6"
 
 
 def route_del(route: RouteLayout) -> Args:

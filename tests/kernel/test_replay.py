@@ -15,7 +15,7 @@ import trio
 import patchbay
 from patchbay.config.topology_file import draft_topology
 from patchbay.lab.lab import Lab
-from patchbay.plan import change
+from patchbay.plan import view
 from tests.kernel.state import DUMP, parse
 from tests.patience import DEADLINE, wait_until
 from tests.processes import popen
@@ -147,7 +147,7 @@ async def test_replaying_the_trace_gives_the_same_state(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if "large" in name:
-        monkeypatch.setattr(change, "NODES_WITH_ARP", 5)
+        monkeypatch.setattr(view, "NODES_WITH_ARP", 5)
     async with patchbay.open_lab(LABS[name]) as lab:
         if "large" in name:
             assert " neigh " in lab.trace()

@@ -114,6 +114,10 @@ VOLATILE = {
     "valid_life_time",
     "preferred_life_time",
     "root_port",
+    # The number of a bridge's port: a free one.
+    "designated_port",
+    "id",
+    "no",
     "handle",
     "refcnt",
 }

@@ -5,15 +5,20 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
+from attrs import evolve
 
 import patchbay
 from patchbay.lab.lab import Lab
-from patchbay.plan import port_mapping
+from patchbay.layout.layout import PolicyLayout, RouterLayout
+from patchbay.plan import policy, port_mapping
+from patchbay.plan.resources import Key, Resource
+from patchbay.tools.commands import WriteFile
 from tests.nat.asking import (
     INSIDE,
     OUTSIDE,
@@ -185,17 +190,27 @@ async def test_without_miniupnpd_the_error_says_what_to_install_and_the_lab_is_a
         assert await NatPmp().map(guest, "udp") == (str(late.ip), OUTSIDE)
 
 
+def wrongly_for_full_cones(
+    router: RouterLayout, now: PolicyLayout, server: port_mapping.MappingServer
+) -> Iterator[tuple[Key, Resource]]:
+    """The server of port mappings, with a wrong configuration on routers whose NAT is a full cone."""
+    for key, resource in port_mapping.serving(router, now, server):
+        if key[0] == "file" and now.nat == "full-cone":
+            (write,) = resource.make
+            assert isinstance(write, WriteFile)
+            make = (evolve(write, content=f"{write.content}no such option\n"),)
+            yield key, evolve(resource, make=make, identity=make)
+        else:
+            yield key, resource
+
+
 async def test_a_restart_that_fails_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
     async with mapping_lab() as lab:
         laptop, home = lab.device("laptop"), lab.router("home")
         with monkeypatch.context() as patch:
-            # The undoing writes the file again.
-            good = port_mapping.configuration(port_mapping.MappingServer(home.ns, home.ip))
-            texts = [f"{good}no such option\n", good]
-            patch.setattr(port_mapping, "configuration", lambda _: texts.pop(0))
+            patch.setattr(policy, "serving", wrongly_for_full_cones)
             with pytest.raises(patchbay.CommandFailed, match="parsing error"):
                 await home.set_nat_mode("full-cone")
-        assert not texts
         assert home.nat == "home"
         assert await NatPmp().map(laptop, "udp") == (str(home.ip), OUTSIDE)
 

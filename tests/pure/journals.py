@@ -35,7 +35,7 @@ def command_of(record: Record) -> Command:
         return Tc(ns, record.argv[1:], why, owner)
     if record.tool == "python3":
         module, *args = record.argv[2:]
-        return Helper(ns, record.slot.removeprefix("helper "), module, tuple(args), why, owner)
+        return Helper(ns, f"{module} {args[0]} {args[1]}", module, tuple(args), why, owner)
     if record.tool == "nft":
         return Nft(ns, record.input, why, owner)
     if record.tool == "sysctl":

@@ -9,7 +9,9 @@ from patchbay.change.names import SetName, SetNameserver
 from patchbay.change.nodes import RemoveDevice
 from patchbay.errors import SpecError
 from patchbay.layout.layout import Layout
-from patchbay.plan.hosts import FILES, name_commands, own_file, own_files
+from patchbay.plan.change import between
+from patchbay.plan.hosts import FILES, own_file, own_files
+from patchbay.tools.commands import Command, RemoveFile, WriteFile
 from tests.pure.labs import layout_of
 
 ONE, TWO, SIX = map(ip_address, ("192.0.2.1", "192.0.2.2", "2001:db8::1"))
@@ -35,9 +37,13 @@ def written(old: Layout | None, new: Layout) -> dict[str, str]:
     return {command.argv[-1]: command.stdin for command in name_commands(old, new)}
 
 
+def name_commands(old: Layout | None, new: Layout) -> list[Command]:
+    return [command for command in between(old, new) if isinstance(command, WriteFile | RemoveFile)]
+
+
 def test_a_new_lab_has_files_without_names() -> None:
     assert written(None, LAB) == {"/run/patchbay/hosts": LOCAL, "/run/patchbay/resolv.conf": NO_SERVER}
-    commands = list(name_commands(None, LAB))
+    commands = name_commands(None, LAB)
     assert {command.why for command in commands} == {"tell every node the names it can look up"}
     assert {command.owner for command in commands} == {"ix"}
 
@@ -85,7 +91,7 @@ def test_nothing_is_written_where_nothing_changed() -> None:
 def test_the_files_of_a_node_without_names_of_its_own_are_removed() -> None:
     old = named(SetName("own.lab", TWO, "laptop"))
     for new in (LAB, named(RemoveDevice("laptop"), layout=old)):
-        commands = list(name_commands(old, new))
+        commands = name_commands(old, new)
         assert [command.argv for command in commands] == [
             ("rm", "-f", f"/run/patchbay/laptop/{name}") for name in FILES
         ]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from patchbay.layout.allocate import empty_layout, extend
 from patchbay.layout.layout import IfaceLayout, Interface, Layout, NodeLayout, RouterLayout
 from patchbay.model.lab import LabSpec, Nat
-from patchbay.plan import change
+from patchbay.plan import change, view
 from patchbay.plan.change import between
 from patchbay.plan.plan import Plan
 from patchbay.tools.commands import Command, Ip
@@ -32,7 +32,7 @@ Schedule = Callable[[Plan], Iterator[Command]]
 
 @pytest.fixture(autouse=True, scope="module")
 def few_nodes_with_arp() -> Iterator[None]:
-    with patch.object(change, "NODES_WITH_ARP", CROSSED), patch.object(change, "CHUNK", 3):
+    with patch.object(view, "NODES_WITH_ARP", CROSSED), patch.object(change, "CHUNK", 3):
         yield
 
 

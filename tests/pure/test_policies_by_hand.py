@@ -7,7 +7,6 @@ import pytest
 from patchbay.change.base import Change
 from patchbay.layout.layout import Layout
 from patchbay.plan.change import between
-from patchbay.plan.plan import forgiving
 from tests.pure.fake_namespaces import TIMEOUTS
 from tests.pure.policies import (
     ALL_PORTS,
@@ -41,7 +40,7 @@ def rules(*layouts: Layout, undone: bool = False) -> str:
     """A script that loads the rules of router r in the first layout, and makes those of the next of them."""
     plans = [between(old, new) for old, new in zip((None, *layouts), layouts, strict=False)]
     if undone:
-        plans += [forgiving(between(layouts[-1], layouts[-2]))]
+        plans += [between(layouts[-1], layouts[-2], undoing=True)]
     texts = ["".join(texts) for plan in plans for ns, texts in transactions(plan) if ns == NS]
     return "".join(f"nft -f - <<'EOF'\n{text}EOF\n" for text in texts)
 
@@ -89,7 +88,7 @@ def test_a_kernel_has_after_undoing_what_it_had_before(case: str) -> None:
 def test_what_was_not_done_can_be_undone(case: str) -> None:
     first, *then = CHANGES[case]
     old, new = after(LAB, first), after(LAB, first, *then)
-    back = [texts for ns, texts in transactions(forgiving(between(new, old))) if ns == NS]
+    back = [texts for ns, texts in transactions(between(new, old, undoing=True)) if ns == NS]
     script = "".join(f"nft -f - <<'EOF'\n{''.join(texts)}EOF\n" for texts in back)
     assert in_order("\n" + shell(rules(old) + script + LISTED)) == of_a_new(old)
 

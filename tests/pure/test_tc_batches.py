@@ -4,7 +4,7 @@ import pytest
 
 from patchbay.execute.apply import _failure, _results
 from patchbay.execute.batches import Batch
-from patchbay.plan.aspects import GONE
+from patchbay.plan.resources import GONE
 from tests.pure.recordings import Recording, results, tc
 
 TBF = "tbf rate 1000000bit burst 5000 limit 255000"

@@ -9,15 +9,21 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
+from patchbay.change.links import LoseLink, UseEmulator
 from patchbay.change.names import SetName
+from patchbay.change.nodes import Add
+from patchbay.layout.allocate import empty_layout
+from patchbay.model.lab import LabSpec
+from patchbay.model.link import Emulator
 from patchbay.model.names import NsName
 from patchbay.plan.change import between
-from patchbay.plan.hosts import name_commands
-from patchbay.record.trace import as_script
+from patchbay.record.history import layout_after, to_line
+from patchbay.record.trace import as_script, of_node
 from patchbay.tools.commands import Ip, Nft, SetSysctl, WriteFile, by_hand, describe, heading
 from tests.pure.goldens import FOLDER
 from tests.pure.journals import journal_of
-from tests.pure.labs import QUICK, layout_of
+from tests.pure.labs import QUICK, labs, layout_of
+from tests.pure.walks import walk
 
 ODD_LAB = layout_of((FOLDER / "odd-names.toml").read_text(encoding="utf-8"))
 
@@ -111,7 +117,8 @@ def test_a_file_in_a_folder_of_a_node_is_written_by_hand_too(tmp_path: Path) -> 
 def test_the_labs_own_names_are_bound_over_etc_and_a_nodes_are_not() -> None:
     address = ip_address("192.0.2.1")
     layout = SetName("own.lab", address, "lo").apply(SetName("all.lab", address).apply(ODD_LAB))
-    script = as_script(journal_of(name_commands(None, layout)).records(), "names")
+    files = [command for command in between(None, layout) if isinstance(command, WriteFile)]
+    script = as_script(journal_of(files).records(), "names")
     shell("-n", script=script)
     assert [line for line in plain(script) if line.startswith("mount --bind")] == [
         "mount --bind /run/patchbay/hosts /etc/hosts",
@@ -138,10 +145,6 @@ BY_HAND = {
         "nsenter --net=/run/netns/a sysctl -eqw net/bridge/x=0",
     ),
     "rules": (Nft(NsName("a"), "table", "", NsName("a")), "nsenter --net=/run/netns/a nft -f -"),
-    "rules in the place of others": (
-        Nft(NsName("a"), "add element", "", NsName("a#nat"), slot="block 10.0.0.2"),
-        "nsenter --net=/run/netns/a nft -f -",
-    ),
     "a file": (WriteFile("/run/a b", "x", "", NsName("a")), "tee '/run/a b'"),
 }
 
@@ -152,16 +155,53 @@ def test_by_hand_one_types_for(case: str) -> None:
     assert by_hand(command) == text
 
 
-def test_each_kind_of_command_says_how_it_was_really_done_and_what_it_replaces() -> None:
-    assert {case: (command.how, command.slot) for case, (command, _) in BY_HAND.items()} == {
-        "a command of the lab's own namespace": ("as a line of ip -batch -", ""),
-        "a command of a node": ("as a line of ip -batch -", ""),
-        "a setting": ("written through /proc/sys", "sysctl net/ipv4/ip_forward"),
-        "a setting that need not be there": ("written through /proc/sys", "sysctl net/bridge/x"),
-        "rules": ("in one transaction with those of the namespace around it", ""),
-        "rules in the place of others": (
-            "in one transaction with those of the namespace around it",
-            "block 10.0.0.2",
-        ),
-        "a file": ("written by the agent", "file /run/a b"),
+def test_each_kind_of_command_says_how_it_was_really_done() -> None:
+    assert {case: command.how for case, (command, _) in BY_HAND.items()} == {
+        "a command of the lab's own namespace": "as a line of ip -batch -",
+        "a command of a node": "as a line of ip -batch -",
+        "a setting": "written through /proc/sys",
+        "a setting that need not be there": "written through /proc/sys",
+        "rules": "in one transaction with those of the namespace around it",
+        "a file": "written by the agent",
     }
+
+
+def test_of_a_node_there_is_what_is_done_for_it_or_in_it() -> None:
+    a, b = NsName("a"), NsName("b")
+    items = [
+        Ip(None, ("netns", "add", "a"), "make a", a),
+        Ip(a, ("link", "set", "dev", "port", "up"), "start", b),
+        Ip(b, ("link", "set", "dev", "lo", "up"), "start", b),
+        Nft(a, "add element", "load", "a#nat"),
+    ]
+    assert of_node(items, "a") == [items[0], items[1], items[3]]
+    assert of_node(items, "b") == [items[1], items[2]]
+
+
+def test_a_plan_and_its_journal_are_the_same_script() -> None:
+    plan = between(None, ODD_LAB)
+    assert as_script(list(plan), "odd") == as_script(journal_of(plan).records(), "odd")
+
+
+def test_what_was_found_done_already_is_a_comment() -> None:
+    (record,) = journal_of([Ip(NsName("a"), ("link", "del", "dev", "x"), "take away", "a")]).records()
+    script = as_script([evolve(record, stderr="Cannot find device")], "lab")
+    assert "\n# found done: nsenter --net=/run/netns/a ip link del dev x\n" in script
+    assert plain(script) == plain(as_script([], "lab"))
+
+
+@QUICK
+@given(labs(), st.integers(0, 2**32))
+def test_the_lines_of_its_changes_give_the_layout_of_a_lab(spec: LabSpec, seed: int) -> None:
+    layout = Add(spec).apply(empty_layout())
+    lines = [to_line(Add(spec)), to_line(UseEmulator(Emulator.USERSPACE))]
+    layout = UseEmulator(Emulator.USERSPACE).apply(layout)
+    for change, _, new in walk(layout, seed):
+        lines.append(to_line(change))
+        layout = new
+    for key in [key for key, wire in layout.wires.items() if not wire.broken][:1]:
+        lines.append(to_line(LoseLink(key)))
+        layout = LoseLink(key).apply(layout)
+    assert layout_after(lines) == layout
+    assert layout_after([*lines, lines[-1][:-5]]) == layout
+    assert all(line.count("\n") == 1 for line in lines)

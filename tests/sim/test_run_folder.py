@@ -86,6 +86,7 @@ async def test_a_run_leaves_these_files(tmp_path: Path) -> None:
         "results.md",
         "events.jsonl",
         "state.json",
+        "changes.jsonl",
         "commands.jsonl",
         "nodes",
     }

@@ -1,0 +1,27 @@
+"""A lab's changes, one line each: applied one after another they give the layout that the lab has."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+from patchbay.change.base import Change
+from patchbay.change.codec import from_record, to_table
+from patchbay.layout.allocate import empty_layout
+from patchbay.layout.layout import Layout
+
+__all__ = ["layout_after", "to_line"]
+
+
+def to_line(change: Change) -> str:
+    """Return the change as a line of changes.jsonl."""
+    return json.dumps(to_table(change), ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def layout_after(lines: Iterable[str]) -> Layout:
+    """Return the layout after the changes of a changes.jsonl, without a line that is still being written."""
+    layout = empty_layout()
+    for line in lines:
+        if line.endswith("\n"):
+            layout = from_record(json.loads(line)).apply(layout)
+    return layout
