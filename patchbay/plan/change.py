@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import TypeVar
 
 from attrs import evolve
 
-from patchbay.layout.layout import LAN, Layout, NodeLayout, RouterLayout, WireKey
-from patchbay.model.names import NsName
+from patchbay.layout.layout import LAN, Layout, RouterLayout, WireKey
+from patchbay.model.names import IfName, NsName
 from patchbay.plan.hosts import name_resources
-from patchbay.plan.node import node_resources
+from patchbay.plan.node import link_resources, node_resources
 from patchbay.plan.plan import Plan, Stage, forgiving
 from patchbay.plan.policy import policy_resources
 from patchbay.plan.resources import Key, Phase, Resource, Table, difference
@@ -24,10 +25,12 @@ __all__ = ["between"]
 # pay for starting `ip`, few enough to keep a second core busy from early on.
 CHUNK = 48
 
-# A part of a lab by its name: a node by its namespace, a link of regions by its key, and the names.
-Part = NsName | WireKey
+# A part of a lab: ("node", namespace), ("links", namespace), ("policy", namespace), ("regions", one, other), or
+# the names. What a part consists of is worked out where something in it may have changed.
+Part = tuple[str, ...]
 Parts = Mapping[Part, Mapping[Key, Resource]]
 _NAMES: Part = ("names",)
+_OF_NODE = ("node", "links", "policy")
 
 KeyT = TypeVar("KeyT")
 
@@ -41,14 +44,22 @@ def between(old: Layout | None, new: Layout, *, undoing: bool = False) -> Plan:
     changed = _changed_parts(old, new, wires)
     before = _parts(view_of(old), changed) if old else {}
     after = _parts(view_of(new), changed)
+    # A link of regions leads packets another way, so it has to wait where the regions are there already.
+    kinds = _OF_NODE if old else (*_OF_NODE, "regions")
+    there = {part[1] for part in before if part[0] == "node"}
+    fresh = [part for part in after if part[0] in kinds and part not in before and part[1] not in there]
     step = _Step(before, after, undoing=undoing)
-    fresh = [part for part in after if part not in before and isinstance(part, str)]
-    ports = {(iface.router_ns, LAN) for node in new.nodes() if node.ns in fresh for iface in node.ifaces}
     plan = Plan(
         tuple(stage for stage in step.stages(fresh) if stage.make or stage.configure),
-        tuple(dict.fromkeys([*settle(old, new, wires), *sorted(ports)])),
+        tuple(dict.fromkeys([*settle(old, new, wires), *_lans_above(new, fresh)])),
     )
     return forgiving(plan) if undoing else plan
+
+
+def _lans_above(layout: Layout, fresh: Iterable[Part]) -> list[tuple[NsName, IfName]]:
+    made = {part[1] for part in fresh}
+    nodes = (node for node in layout.nodes() if node.ns in made) if made else ()
+    return sorted({(iface.router_ns, LAN) for node in nodes for iface in node.ifaces})
 
 
 # -- which parts have changed
@@ -64,46 +75,47 @@ def _differing(old: Mapping[KeyT, object], new: Mapping[KeyT, object]) -> list[K
 
 def _changed_parts(old: Layout | None, new: Layout, wires: Iterable[WireKey]) -> set[Part]:
     """Return the parts that have to be looked at."""
-    if old is None or _quiet(old) != _quiet(new) or (old.emulator is not new.emulator and old.wires):
-        layouts = (old, new) if old else (new,)
-        every = {node.ns for layout in layouts for node in layout.nodes()}
-        return {
-            *every,
-            *(key for key in {**(old.wires if old else {}), **new.wires} if key[0] == "regions"),
-            _NAMES,
-        }
-    changed: set[Part] = {*_differing(old.policies, new.policies)}
-    for nodes in (_differing(old.forwarders, new.forwarders), _differing(old.devices, new.devices)):
-        changed.update(_namespaces((old, new), nodes))
+    layouts = (old, new) if old else (new,)
+    if (
+        old is None
+        or view_of(old).quiet != view_of(new).quiet
+        or (old.emulator is not new.emulator and old.wires)
+    ):
+        return {part for layout in layouts for part in _every_part(layout)}
+    nodes = {*_differing(old.forwarders, new.forwarders), *_differing(old.devices, new.devices)}
+    changed: set[Part] = {(kind, ns) for ns in _namespaces(layouts, nodes) for kind in _OF_NODE}
+    changed |= {("policy", ns) for ns in _differing(old.policies, new.policies)}
     for key in wires:
-        changed |= _parts_of_wire((old, new), key)
+        changed |= _parts_of_wire(layouts, key)
     return changed if old.names is new.names else {*changed, _NAMES}
 
 
-def _quiet(layout: Layout) -> bool:
-    return view_of(layout).quiet
+def _every_part(layout: Layout) -> Iterator[Part]:
+    for node in layout.nodes():
+        yield from ((kind, node.ns) for kind in _OF_NODE)
+    yield from (key for key in layout.wires if key[0] == "regions")
+    yield _NAMES
 
 
-def _namespaces(layouts: Sequence[Layout], names: Iterable[str]) -> Iterator[NsName]:
-    for name in names:
-        for layout in layouts:
-            if node := layout.devices.get(name) or layout.forwarders.get(name):
-                yield node.ns
+def _namespaces(layouts: Iterable[Layout], names: Iterable[str]) -> set[NsName]:
+    """Return the namespaces of nodes by their keys in a layout."""
+    found = (layout.devices.get(name) or layout.forwarders.get(name) for layout in layouts for name in names)
+    return {node.ns for node in found if node}
 
 
 def _parts_of_wire(layouts: Sequence[Layout], key: WireKey) -> set[Part]:
     if key[0] == "regions":
         return {key}
     if key[0] == "link":
-        return {*_namespaces(layouts, [key[1]])}
-    routers = {*_namespaces(layouts, [f"router:{key[1]}"])}
+        return {("links", ns) for ns in _namespaces(layouts, [key[1]])}
+    routers = _namespaces(layouts, [f"router:{key[1]}"])
     below = (
         node.ns
         for layout in layouts
         for node in layout.nodes()
         if any(iface.router_ns in routers for iface in node.ifaces)
     )
-    return {*routers, *below}
+    return {("links", ns) for ns in (*routers, *below)}
 
 
 def _parts(view: View, changed: set[Part]) -> Parts:
@@ -111,20 +123,18 @@ def _parts(view: View, changed: set[Part]) -> Parts:
     layout = view.layout
     found: dict[Part, dict[Key, Resource]] = {}
     for node in layout.nodes():
-        if node.ns in changed:
-            found[node.ns] = dict(_of_node(view, node))
+        if ("node", node.ns) in changed:
+            found["node", node.ns] = dict(node_resources(view, node))
+        if ("links", node.ns) in changed:
+            found["links", node.ns] = dict(link_resources(view, node))
+        if isinstance(node, RouterLayout) and ("policy", node.ns) in changed and node.ns in layout.policies:
+            found["policy", node.ns] = dict(policy_resources(node, layout.policies[node.ns]))
     for key, wire in layout.wires.items():
         if key[0] == "regions" and key in changed:
             found[key] = dict(region_wire(view, wire))
     if _NAMES in changed:
         found[_NAMES] = dict(name_resources(layout))
     return found
-
-
-def _of_node(view: View, node: NodeLayout) -> Iterator[tuple[Key, Resource]]:
-    yield from node_resources(view, node)
-    if isinstance(node, RouterLayout) and (policy := view.layout.policies.get(node.ns)):
-        yield from policy_resources(node, policy)
 
 
 # -- in which order
@@ -157,8 +167,7 @@ class _Step:
         yield Stage(make=_commands(it.unmake for it in early.values() if it.process))
         yield Stage(make=_from_last(it for it in early.values() if not it.process))
         yield Stage(make=self._made((part for part in staying if not _is_link(part)), *_MADE))
-        for start in range(0, len(fresh), CHUNK):
-            chunk = fresh[start : start + CHUNK]
+        for chunk in _chunks(fresh):
             yield Stage(self._made(chunk, *_MADE), self._made(chunk, Phase.CONFIGURE, Phase.RULES))
         yield Stage(make=self._made(filter(_is_link, staying), *_MADE))
         yield from self._led_another_way(staying, later)
@@ -221,12 +230,19 @@ class _Step:
 
 
 # What is made one after another; the rest is configured namespace by namespace.
-_MADE = (Phase.NAMESPACE, Phase.SETTING, Phase.LINK)
+_MADE = (Phase.NAMESPACE, Phase.SETTING, Phase.WIRE, Phase.LINK)
+
+
+def _chunks(parts: Iterable[Part]) -> Iterator[list[Part]]:
+    """Cut a list of parts so that those of a node stay together."""
+    nodes = [list(group) for _, group in groupby(parts, key=lambda part: part[1])]
+    for start in range(0, len(nodes), CHUNK):
+        yield [part for node in nodes[start : start + CHUNK] for part in node]
 
 
 def _is_link(part: Part) -> bool:
     """Whether the part is a link of regions, which new regions come before."""
-    return isinstance(part, tuple) and part != _NAMES
+    return part[0] == "regions"
 
 
 def _commands(groups: Iterable[tuple[Command, ...]]) -> tuple[Command, ...]:

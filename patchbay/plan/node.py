@@ -20,7 +20,7 @@ from patchbay.plan.wires import device_wire, downlink_wire
 from patchbay.tools import ip
 from patchbay.tools.commands import Ip, SetSysctl
 
-__all__ = ["node_resources", "title"]
+__all__ = ["link_resources", "node_resources", "title"]
 
 Resources = Iterator[tuple[Key, Resource]]
 
@@ -60,7 +60,7 @@ def title(node: NodeLayout) -> str:
 
 
 def node_resources(view: View, node: NodeLayout) -> Resources:
-    """Everything that is there for the node's sake, but for what its router's policy makes."""
+    """What a node consists of whatever its links and its policy do."""
     why = f"give {title(node)} its namespace"
     yield (
         ("netns", node.ns),
@@ -75,12 +75,18 @@ def node_resources(view: View, node: NodeLayout) -> Resources:
     yield from _settings(node)
     if isinstance(node, RouterLayout):
         yield from _lan(node)
+    for iface in node.ifaces:
+        yield from _veth(view, node, iface)
+    yield from _configuration(node)
+
+
+def link_resources(view: View, node: NodeLayout) -> Resources:
+    """What follows from the conditions of links: the node's own wires, and what leads its packets into any."""
+    if isinstance(node, RouterLayout):
         yield from downlink_wire(view, node)
     for iface in node.ifaces:
         yield from device_wire(view, node, iface)
-        yield from _veth(view, node, iface)
-    yield from _configuration(node)
-    for iface in node.ifaces:
+        yield _port(view, node, iface)
         yield from _neighbours(view, node, iface)
 
 
@@ -125,16 +131,6 @@ def _veth(view: View, node: NodeLayout, iface: IfaceLayout) -> Resources:
             identity=(node.number, iface.router_ns, iface.port, iface.port_mac, iface.mac),
         ),
     )
-    lead = f"lead packets of {title(node)} on {iface.name}"
-    yield (
-        ("master", iface.router_ns, iface.port),
-        Resource(
-            (Ip(iface.router_ns, ip.link_master(iface.port, master.name), lead, node.ns),),
-            phase=Phase.LEAD,
-            within=(key,),
-            comes_with=key,
-        ),
-    )
     for ns, name, mtu in ip.veth_mtus(node.ns, iface):
         size = f"set the MTU of {title(node)} on {iface.name}"
         yield (
@@ -146,6 +142,18 @@ def _veth(view: View, node: NodeLayout, iface: IfaceLayout) -> Resources:
                 comes_with=key,
             ),
         )
+
+
+def _port(view: View, node: NodeLayout, iface: IfaceLayout) -> tuple[Key, Resource]:
+    """The bridge that the port belongs to, which changes while the uplink is there."""
+    why, key = f"lead packets of {title(node)} on {iface.name}", ("link", node.ns, iface.name)
+    bridge = view.master_of(node, iface).name
+    return ("master", iface.router_ns, iface.port), Resource(
+        (Ip(iface.router_ns, ip.link_master(iface.port, bridge), why, node.ns),),
+        phase=Phase.LEAD,
+        within=(key,),
+        comes_with=key,
+    )
 
 
 def _configuration(node: NodeLayout) -> Resources:

@@ -32,12 +32,13 @@ class Phase(IntEnum):
 
     NAMESPACE = 0
     SETTING = 1
-    LINK = 2
-    CONFIGURE = 3
-    ACT = 4
-    LEAD = 5
-    RULES = 6
-    NAMES = 7
+    WIRE = 2  # before the uplinks whose ports belong to wires
+    LINK = 3
+    CONFIGURE = 4
+    ACT = 5
+    LEAD = 6
+    RULES = 7
+    NAMES = 8
 
 
 @frozen
@@ -98,13 +99,17 @@ def difference(old: Table, new: Table, *, undoing: bool) -> Difference:
         for key, resource in old.items()
         if key in gone and (resource.process or key not in dead) and resource.unmake
     }
-    made: dict[Key, tuple[Command, ...]] = {}
-    for key, resource in new.items():
-        there = old.get(key) if key not in gone else None
-        if there is not None and there.identity == resource.identity:
-            continue
-        if resource.comes_with is None or resource.comes_with not in made:
-            made[key] = resource.again if resource.again and (there or undoing) else resource.make
+    there = {key: resource for key, resource in old.items() if key not in gone}
+    wanted = {
+        key: resource
+        for key, resource in new.items()
+        if key not in there or there[key].identity != resource.identity
+    }
+    made = {
+        key: resource.again if resource.again and (undoing or key in there) else resource.make
+        for key, resource in wanted.items()
+        if resource.comes_with not in wanted
+    }
     return Difference(unmade, made, frozenset(gone))
 
 

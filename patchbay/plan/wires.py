@@ -88,7 +88,7 @@ def _thing(wire: WireLayout, name: IfName, make: Ip) -> tuple[Key, Resource]:
     return ("link", wire.ns, name), Resource(
         (make,),
         (Ip(wire.ns, ip.link_del(name), why, wire.owner, GONE),),
-        Phase.LINK,
+        Phase.WIRE,
         within=(("netns", wire.ns),),
         fixed=True,
         late=True,

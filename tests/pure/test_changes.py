@@ -2,6 +2,7 @@
 
 import json
 from math import inf
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -89,6 +90,23 @@ def test_a_change_gives_the_kernel_of_a_new_lab_and_its_undoing_the_old_one(spec
         assert back.namespaces == kernel.namespaces, f"undoing: {change.describe()}"
         assert (back.files, back.helpers) == (kernel.files, kernel.helpers), f"undoing: {change.describe()}"
         kernel = after
+
+
+@QUICK
+@given(labs(), seeds)
+def test_many_changes_in_one_plan_give_the_same_and_are_undone_from_anywhere(
+    spec: LabSpec, seed: int
+) -> None:
+    old = Add(spec).apply(empty_layout())
+    new = [old, *(layout for _, _, layout in walk(old, seed, steps=12))][-1]
+    before, fresh = carried_out(Kernel(), None, old), carried_out(Kernel(), None, new)
+    after = carried_out(before, old, new)
+    assert (after.namespaces, after.files, after.helpers) == (fresh.namespaces, fresh.files, fresh.helpers)
+    forwards = list(between(old, new))
+    broken = before.copy()
+    broken.run(forwards[: Random(seed).randint(0, len(forwards))])
+    broken.run(between(new, old, undoing=True))
+    assert (broken.namespaces, broken.helpers) == (before.namespaces, before.helpers)
 
 
 TABLES: dict[str, tuple[Change, dict[str, object]]] = {
