@@ -25,8 +25,8 @@ __all__ = ["between"]
 # pay for starting `ip`, few enough to keep a second core busy from early on.
 CHUNK = 48
 
-# A part of a lab: ("node", namespace), ("links", namespace), ("policy", namespace), ("regions", one, other), or
-# the names. What a part consists of is worked out where something in it may have changed.
+# A part of a lab: ("node", namespace), ("links", namespace), ("policy", namespace), ("regions", one, other),
+# or the names. What a part consists of is worked out where something in it may have changed.
 Part = tuple[str, ...]
 Parts = Mapping[Part, Mapping[Key, Resource]]
 _NAMES: Part = ("names",)
@@ -230,7 +230,7 @@ class _Step:
 
 
 # What is made one after another; the rest is configured namespace by namespace.
-_MADE = (Phase.NAMESPACE, Phase.SETTING, Phase.WIRE, Phase.LINK)
+_MADE = (Phase.NAMESPACE, Phase.SETTING, Phase.BRIDGE, Phase.LINK)
 
 
 def _chunks(parts: Iterable[Part]) -> Iterator[list[Part]]:

@@ -81,7 +81,7 @@ def node_resources(view: View, node: NodeLayout) -> Resources:
 
 
 def link_resources(view: View, node: NodeLayout) -> Resources:
-    """What follows from the conditions of links: the node's own wires, and what leads its packets into any."""
+    """What follows from the conditions of links: the node's wires, and what leads its packets into wires."""
     if isinstance(node, RouterLayout):
         yield from downlink_wire(view, node)
     for iface in node.ifaces:
@@ -109,7 +109,8 @@ def _lan(router: RouterLayout) -> Resources:
     make = Ip(None, ip.bridge_add(router.ns, router.lan), f"give {title(router)} its LAN", router.ns)
     yield (
         ("link", router.ns, router.lan.bridge),
-        Resource((make,), phase=Phase.LINK, within=(("netns", router.ns),), fixed=True),
+        # The first of its namespace, or its index might be taken.
+        Resource((make,), phase=Phase.BRIDGE, within=(("netns", router.ns),), fixed=True),
     )
 
 

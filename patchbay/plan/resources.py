@@ -32,7 +32,7 @@ class Phase(IntEnum):
 
     NAMESPACE = 0
     SETTING = 1
-    WIRE = 2  # before the uplinks whose ports belong to wires
+    BRIDGE = 2  # with the ends of wires, before the uplinks whose ports belong to bridges
     LINK = 3
     CONFIGURE = 4
     ACT = 5

@@ -88,7 +88,7 @@ def _thing(wire: WireLayout, name: IfName, make: Ip) -> tuple[Key, Resource]:
     return ("link", wire.ns, name), Resource(
         (make,),
         (Ip(wire.ns, ip.link_del(name), why, wire.owner, GONE),),
-        Phase.WIRE,
+        Phase.BRIDGE,
         within=(("netns", wire.ns),),
         fixed=True,
         late=True,
@@ -191,4 +191,8 @@ def settle(old: Layout | None, new: Layout, changed: list[WireKey]) -> Iterator[
         yield from ((end.peer_ns, end.peer) for end in (wire.far, wire.near))
         yield from ((wire.ns, end.name) for end in (wire.far, wire.near))
         yield from ((wire.ns, bridge) for bridge in (wire.bridge, wire.below) if bridge)
-    yield from (((new.wires.get(key) or before[key]).ns, LAN) for key in changed if key[0] != "regions")
+    staying = {forwarder.ns for forwarder in new.forwarders.values()} if changed else set()
+    for key in changed:
+        ns = (new.wires.get(key) or before[key]).ns
+        if key[0] != "regions" and ns in staying:
+            yield ns, LAN

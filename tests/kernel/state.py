@@ -31,6 +31,8 @@ VOLATILE = {
     # The bridge's clocks, and its name for a port's index.
     "hello_timer", "tcn_timer", "topology_change_timer", "gc_timer", "hold_timer", "message_age_timer",
     "forward_delay_timer", "root_port", "metainfo",
+    # The number of a bridge's port: a free one.
+    "designated_port", "id", "no",
 }  # fmt: skip
 
 
@@ -51,13 +53,27 @@ def parse(lines: Iterable[str]) -> State:
 
 def cleaned(value: Any) -> Any:
     if isinstance(value, dict):
-        # An empty bitmap of flags means the same as none.
-        return {key: cleaned(inner) for key, inner in value.items() if key not in VOLATILE}
+        kept = value if "NO-CARRIER" not in value.get("flags", ()) else _without_carrier(value)
+        return {key: cleaned(inner) for key, inner in kept.items() if key not in VOLATILE}
     if isinstance(value, list):
-        return sorted(
-            (cleaned(inner) for inner in value), key=lambda inner: json.dumps(inner, sort_keys=True)
-        )
+        kept_items = (cleaned(inner) for inner in value if not _is_down(inner))
+        return sorted(kept_items, key=lambda inner: json.dumps(inner, sort_keys=True))
     return value
+
+
+def _is_down(value: Any) -> bool:
+    """Tell whether this is the route to the neighbours on a link that has no carrier any more."""
+    return isinstance(value, dict) and value.get("dst") == "fe80::/64" and "linkdown" in value["flags"]
+
+
+def _without_carrier(link: dict[str, Any]) -> dict[str, Any]:
+    """Return what a link without carrier has whether it had one before or not.
+
+    The kernel gives a link its link-local address when it has a carrier for the first time.
+    """
+    kept = {key: link[key] for key in ("ifname", "address", "mtu", "master", "gso_max_segs") if key in link}
+    addresses = [address for address in link.get("addr_info", ()) if address["scope"] != "link"]
+    return {**kept, "addr_info": addresses, "up": "UP" in link["flags"]}
 
 
 def is_settled(state: State) -> bool:

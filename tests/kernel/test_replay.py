@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -15,10 +18,22 @@ import trio
 import patchbay
 from patchbay.config.topology_file import draft_topology
 from patchbay.lab.lab import Lab
+from patchbay.model.lab import (
+    DeviceSpec,
+    IfaceSpec,
+    LabSpec,
+    RegionLinkSpec,
+    RegionSpec,
+    RouterPreset,
+    RouterSpec,
+)
+from patchbay.model.link import LINK_PRESETS, LinkCondition, LinkPreset
 from patchbay.plan import view
+from patchbay.record.history import layout_after
 from tests.kernel.state import DUMP, parse
 from tests.patience import DEADLINE, wait_until
 from tests.processes import popen
+from tests.pure.walks import walk
 
 pytestmark = pytest.mark.kernel
 
@@ -95,10 +110,10 @@ def sysctls(lab: Lab) -> str:
     return " ".join(sorted({r.argv[-1].partition("=")[0] for r in lab.commands if r.tool == "sysctl"}))
 
 
-async def compare(lab: Lab, folder: Path) -> None:
+async def compare(lab: Lab, folder: Path, *, everything: bool = False) -> None:
     dump, script = folder / "dump.sh", folder / "lab.sh"
     dump.write_text(ANSWER.format(DUMP.replace("SYSCTLS", sysctls(lab))))
-    script.write_text(lab.trace("sh"))
+    script.write_text(lab.trace("sh", everything=everything))
     # Relays by hand are `python3 -m patchbay...`.
     env = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
@@ -122,10 +137,15 @@ def until_equal(shells: list[Shell]) -> None:
     try:
         wait_until(are_equal)
     except AssertionError:
-        ours, replayed = seen
-        for key in sorted({*ours, *replayed}):
-            assert ours.get(key) == replayed.get(key), key
+        ours, replayed = ({item for key in state for item in _items(key, state[key])} for state in seen)
+        assert (sorted(ours - replayed), sorted(replayed - ours)) == ([], [])
         raise
+
+
+def _items(key: str, state: Any) -> Iterator[str]:
+    """What a command has said, one item each, so that what differs can be read."""
+    for item in state if isinstance(state, list) else [state]:
+        yield f"{key}: {json.dumps(item, sort_keys=True)}"
 
 
 SHIPPED = sorted((Path(__file__).parents[2] / "sims").glob("*.toml"))
@@ -166,3 +186,60 @@ async def test_replaying_a_lab_that_was_built_step_by_step_with_a_failure_gives_
             await lab.add_device("laptop", ifaces={"eth0": home, "wlan0": dc})
         await lab.add_device("server", uplink=dc)
         await compare(lab, tmp_path)
+        await compare(lab, tmp_path, everything=True)
+
+
+async def test_a_lab_that_never_changed_has_the_trace_that_was_applied(tmp_path: Path) -> None:
+    for name, spec in LABS.items():
+        async with patchbay.open_lab(spec, outdir=tmp_path) as lab:
+            applied = [(r.ns, r.argv, r.input, r.why) for r in lab.commands]
+            planned = [(c.ns, c.argv, c.stdin, c.why) for c in lab.plan]
+            assert sorted(map(repr, applied)) == sorted(map(repr, planned)), name
+            # In each namespace in the same order, but for relays, which are started side by side.
+            for ns in {ns for ns, *_ in applied}:
+                ours, told = (
+                    [it for it in items if it[0] == ns and it[1][0] != "python3"]
+                    for items in (applied, planned)
+                )
+                assert ours == told, f"{name}, in {ns}"
+            assert lab.run_dir
+            with (lab.run_dir / "changes.jsonl").open(encoding="utf-8") as lines:
+                assert layout_after(lines) == lab._core.changes.standing
+
+
+SMALL = LabSpec(
+    regions=(RegionSpec("eu"), RegionSpec("us")),
+    routers=(
+        RouterSpec("dc", RouterPreset.DATACENTER, region="eu"),
+        RouterSpec("isp", RouterPreset.ISP_CGNAT, region="us"),
+        RouterSpec("home", RouterPreset.HOME, upstream="isp", downlink=LINK_PRESETS[LinkPreset.WIFI]),
+        RouterSpec("office", RouterPreset.CORPORATE, upstream="isp"),
+    ),
+    devices=tuple(
+        DeviceSpec(
+            f"device{number}",
+            {"eth0": IfaceSpec(router, LINK_PRESETS[LinkPreset.MOBILE] if number % 2 else None)},
+        )
+        for number, router in enumerate(("dc", "home", "home", "office", "isp"))
+    ),
+    region_links=(RegionLinkSpec("eu", "us", LinkCondition(latency_ms=40)),),
+)
+
+
+async def test_after_two_hundred_changes_the_kernel_has_what_a_new_lab_would_have(tmp_path: Path) -> None:
+    """Changes of every kind, one by one and in batches."""
+    rng = Random(4)
+    async with patchbay.open_lab(SMALL) as lab:
+        assert len([*lab._core.present.nodes()]) == 12
+        done = 0
+        while done < 200:
+            async with contextlib.AsyncExitStack() as stack:
+                if rng.random() < 0.2:
+                    await stack.enter_async_context(lab.batch())
+                for change, _, _ in walk(lab._core.present, rng.randrange(2**32), steps=rng.choice([1, 5])):
+                    await lab.apply(change)
+                    done += 1
+            if done % 50 == 0:
+                await compare(lab, tmp_path)
+        await compare(lab, tmp_path)
+        await compare(lab, tmp_path, everything=True)

@@ -70,9 +70,10 @@ def test_what_changes_say_of_themselves_adds_up_to_the_state(spec: LabSpec, seed
 
 
 def carried_out(kernel: Kernel, old: Layout | None, new: Layout) -> Kernel:
-    kernel = kernel.copy()
-    kernel.run(between(old, new))
+    kernel, plan = kernel.copy(), between(old, new)
+    kernel.run(plan)
     kernel.made.sort()
+    assert all(kernel.namespaces[ns].links[name].up for ns, name in plan.settle)
     return kernel
 
 
