@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from patchbay.config.lab_file import Draft
 from patchbay.config.topology_file import draft_topology
 from patchbay.errors import SpecError
+from patchbay.layout.allocate import lay_out
 from patchbay.sim.encode import as_table
 from patchbay.sim.load import load_sim
 from tests.sim.sim_files import RUN, TOPOLOGY, loaded, problems_of, run, write_sim
@@ -65,6 +67,44 @@ def test_a_sim_that_is_written_out_is_the_same_sim_when_read_again(file: Path, t
     again = as_table(load_sim(copy))
     assert again["sim"].keys() == {"name", "timeout"}
     assert json.loads(json.dumps(again)) == table
+
+
+EVERYTHING = """
+[region.eu]
+latencies = { us = 40 }
+[region.us]
+latencies = { eu = 45 }
+[[region-link]]
+a = "eu"
+b = "us"
+loss_pct = 1
+[[router]]
+name = "r"
+region = "eu"
+nat = { port_allocation = "block:64", protocols = ["udp"] }
+firewall = { outbound_tcp = [443], outbound_udp = "none" }
+downlink = "wifi"
+downstream_cidr = "10.7.0.0/16"
+[device.d]
+count = 2
+mtu = 1400
+[device.d.eth0]
+gateway = "r"
+link = { rate_kbit = inf, up = { latency_ms = 3, trace = "train.up" } }
+"""
+
+
+def test_the_whole_of_a_lab_survives_json_as_any_parser_takes_it(tmp_path: Path) -> None:
+    (tmp_path / "train.up").write_text("5\n9\n")
+    sim = loaded(tmp_path, '[[step]]\naction = "wait"\nduration = "1s"', topology=EVERYTHING)
+    table = json.loads(json.dumps(as_table(sim), allow_nan=False))
+    assert table["router"][0]["nat"]["port_allocation"] == "block:64"
+    copy = tmp_path / "elsewhere" / "copy.toml"
+    copy.parent.mkdir()
+    copy.write_text(_toml(table))
+    again = load_sim(copy)
+    assert again.lab == sim.lab
+    assert lay_out(Draft(again.lab)) == lay_out(Draft(sim.lab))
 
 
 def _toml(table: dict[str, object]) -> str:
