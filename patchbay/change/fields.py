@@ -88,7 +88,7 @@ def everything(layout: Layout) -> Iterator[Event]:
             if wire.broken:
                 yield "region_link_broken", link_place(key)
         elif wire.broken:
-            yield "link_down", link_place(key)
+            yield "service_lost", {"service": "relay", **link_place(key)}
     for scope, hosts in layout.names.hosts.items():
         for name, address in hosts.items():
             yield "dns_entry_added", {"scope": scope, "name": name, "ip": str(address)}

@@ -229,7 +229,7 @@ def _condition_events(key: WireKey, old: Layout, new: Layout) -> Iterator[Event]
     if condition_of(old, key) != condition_of(new, key):
         yield "link_condition_changed", link_fields(new, key)
     if _broken(old, key) and not _broken(new, key):
-        yield "link_up", link_place(key)
+        yield "service_restored", {"service": "relay", **link_place(key)}
 
 
 def _broken(layout: Layout, key: WireKey) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from patchbay.model.lab import (
 from patchbay.model.link import LinkCondition, RegionLink
 from patchbay.model.names import env_name
 from patchbay.model.nat import Nat, NatConfig
-from patchbay.record.events import LabEvent, snapshot
+from patchbay.record.events import LabEvent
 from patchbay.record.journal import Record
 from patchbay.record.trace import Item, as_json, as_script, present
 from patchbay.tools.commands import Command
@@ -271,8 +272,8 @@ class Lab:
         return self._core.recorder.events.follow()
 
     def state(self) -> dict[str, Any]:
-        """A snapshot: routers, regions, devices and names, as plain values."""
-        return snapshot(self._core.changes.standing)
+        """A snapshot: label, status, exchange, routers, regions, devices and names, as plain values."""
+        return deepcopy(self._core.recorder.state)
 
     @property
     def commands(self) -> tuple[Record, ...]:

@@ -140,7 +140,7 @@ class Links:
             if (wire.ns, relay_name(wire)) == (ns, name):
                 reason = f"the relay of {wire.title} ended" + (f":\n{words}" if words else " (killed?)")
                 self._lost[key] = reason
-                self._event("link_down", **link_place(key), reason=reason)
+                self._event("service_lost", service="relay", **link_place(key), reason=reason)
                 self._session.start(self._cut, key)
 
     async def _cut(self, key: WireKey) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import trio
 
+from patchbay.change.fields import router_fields
 from patchbay.config.lab_file import Draft, read_lab
 from patchbay.errors import Problem, SpecError
 from patchbay.lab.core import Core
@@ -67,7 +68,8 @@ async def open_lab(
         prefix = f"lab{next(_numbers)}"
         core = Core(session, Recorder(folder), label=name, prefix=prefix, emulator=chosen)
         try:
-            core.event("lab_created", label=name, prefix=prefix)
+            exchange = router_fields(layout, layout.ix)
+            core.event("lab_created", label=name, prefix=prefix, exchange=exchange)
             await core.changes.build(draft.spec, layout)
             yield Lab(core)
             core.check_all_there()

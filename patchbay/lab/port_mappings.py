@@ -29,7 +29,7 @@ class PortMappings:
         for router in layout.forwarders.values():
             if (router.ns, mapper_name(router)) == (ns, name):
                 reason = words or "killed?"
-                self._event("port_mapping_lost", router=router.name, reason=reason)
+                self._event("service_lost", service="port-mapper", router=router.name, reason=reason)
                 text = f"the server of port mappings on router '{router.name}' ended: {reason}"
                 self._lost[ns] = (layout.policy(router).generation, text)
 

@@ -39,6 +39,8 @@ class Session:
         """Return the process that runs a node's calls."""
         async with self._starting:
             caller = self._callers.get(node.ns)
+            if caller is not None and caller.dead:
+                caller.close()
             if caller is None or caller.dead:
                 caller = self._callers[node.ns] = await Caller.start(node.name, worker.channel)
                 self._nursery.start_soon(caller.read_answers)

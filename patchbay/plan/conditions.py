@@ -34,11 +34,16 @@ def acting(view: View, wire: WireLayout) -> Resources:
             yield _single_packets(wire, end)
     emulator = emulator_of(view.layout, wire)
     if emulator is Emulator.NETEM:
-        # Each direction acts where it leaves the wire.
-        yield from _qdiscs(wire, wire.near, "up", wire.condition.up)
-        yield from _qdiscs(wire, wire.far, "down", wire.condition.down)
+        for end, way, impairment in _exits(wire):
+            yield from _qdiscs(wire, end, way, impairment)
     elif emulator is Emulator.USERSPACE and not wire.lost:
         yield _relay(wire)
+
+
+def _exits(wire: WireLayout) -> Iterator[tuple[VethEnd, str, Impairment]]:
+    """Return the end by which each direction leaves the wire, which is where netem acts on it."""
+    yield wire.near, "up", wire.condition.up
+    yield wire.far, "down", wire.condition.down
 
 
 def _single_packets(wire: WireLayout, end: VethEnd) -> tuple[Key, Resource]:

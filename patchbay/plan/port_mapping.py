@@ -16,7 +16,7 @@ from patchbay.layout.layout import PolicyLayout, RouterLayout, of_version
 from patchbay.model.names import NsName
 from patchbay.model.nat import config_of
 from patchbay.plan.resources import Key, Phase, Resource
-from patchbay.tools.commands import EndHelper, Helper, RemoveFile, WriteFile
+from patchbay.tools.commands import EndHelper, Helper, WriteFile
 from patchbay.tools.nft import Chain, Hook, Table
 
 __all__ = [
@@ -186,8 +186,8 @@ def serving(
         ("file", file),
         Resource(
             (WriteFile(file, configuration(server), why, owner, router.ns),),
-            (RemoveFile(file, end, owner, router.ns),),
-            Phase.RULES,
+            # Left when the server ends: the next one waits for the end of this one by a lock on the file.
+            phase=Phase.RULES,
         ),
     )
     stun = ("--stun", f"{_STUN_HOST}:{_STUN_PORT}", "--outside", str(server.outside))

@@ -1,21 +1,16 @@
-"""What happened in a lab, one event after another, and the state that they add up to."""
+"""What happened in a lab, one event after another."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import trio
 from attrs import field, frozen
 
-from patchbay.change.fields import everything
-from patchbay.layout.layout import Layout
-
-__all__ = ["EventLog", "LabEvent", "reduce_events", "snapshot"]
-
-State = dict[str, Any]
+__all__ = ["EventLog", "LabEvent"]
 
 
 @frozen
@@ -66,58 +61,3 @@ class EventLog:
             if self.closed:
                 return
             await self._more.wait()
-
-
-def snapshot(layout: Layout) -> State:
-    """Return the lab's state as its layout has it."""
-    state = _empty()
-    for kind, fields in everything(layout):
-        _reduce(state, kind, fields)
-    return state
-
-
-def reduce_events(events: Iterable[LabEvent]) -> State:
-    """The lab's state as its events tell it: the same as its snapshot."""
-    state = _empty()
-    for event in events:
-        _reduce(state, event.kind, event.fields)
-    return state
-
-
-def _empty() -> State:
-    return {"routers": {}, "regions": {}, "devices": {}, "region_links": {}, "dns": {}}
-
-
-def _reduce(state: State, kind: str, fields: Mapping[str, Any]) -> None:
-    if kind in ("router_added", "region_added", "device_added"):
-        state[kind.removesuffix("_added") + "s"][fields["name"]] = dict(fields)
-    elif kind in ("router_removed", "device_removed"):
-        del state[kind.removesuffix("_removed") + "s"][fields["name"]]
-        state["dns"].pop(fields["name"], None)
-    elif kind == "dns_entry_added":
-        state["dns"].setdefault(fields["scope"], {})[fields["name"]] = fields["ip"]
-    elif kind.startswith("region_link"):
-        link = state["region_links"].setdefault(f"{fields['a']}/{fields['b']}", {"broken": False})
-        link.update(fields)
-        link["broken"] = kind == "region_link_broken" or (link["broken"] and kind == "region_linked")
-    elif kind in ("nat_changed", "firewall_changed"):
-        what = kind.removesuffix("_changed")
-        state["routers"][fields["router"]][what] = fields[what]
-    elif kind in ("link_condition_changed", "link_down", "link_up"):
-        _reduce_link(state, kind, fields)
-
-
-def _reduce_link(state: State, kind: str, fields: Mapping[str, Any]) -> None:
-    """A link is `down` only where it was lost."""
-    name, iface = fields["node"], fields["iface"]
-    if iface == "downlink":
-        place, key, down = state["routers"][name], "downlink", "downlink_down"
-    else:
-        place = next(i for i in state["devices"][name]["ifaces"] if i["name"] == iface)
-        key, down = "link", "link_down"
-    if kind == "link_condition_changed":
-        place[key] = dict(fields["condition"])
-    elif kind == "link_down":
-        place[down] = True
-    else:
-        place.pop(down, None)

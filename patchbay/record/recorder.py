@@ -9,9 +9,10 @@ from typing import Any
 from patchbay.change.base import Change, Event
 from patchbay.execute.apply import Outcome
 from patchbay.record import history
-from patchbay.record.events import EventLog, reduce_events
+from patchbay.record.events import EventLog
 from patchbay.record.folder import LabFolder
 from patchbay.record.journal import Journal, to_line
+from patchbay.record.state import new_state, reduce_event
 
 __all__ = ["Recorder"]
 
@@ -25,6 +26,7 @@ class Recorder:
     def __init__(self, folder: LabFolder | None) -> None:
         self.journal = Journal()
         self.events = EventLog()
+        self.state = new_state()
         self.folder = folder
         self._written = 0
         self._state_at = 0.0
@@ -50,6 +52,7 @@ class Recorder:
 
     def event(self, kind: str, **fields: Any) -> None:
         event = self.events.add(kind, **fields)
+        reduce_event(self.state, kind, fields)
         if self.folder:
             self.folder.append("events.jsonl", [event.to_line()])
             if time.monotonic() - self._state_at > _STATE_EVERY:
@@ -57,7 +60,7 @@ class Recorder:
 
     def _write_state(self) -> None:
         if self.folder:
-            self.folder.write_state(reduce_events(self.events.events))
+            self.folder.write_state(self.state)
             self._state_at = time.monotonic()
 
     def close(self) -> None:

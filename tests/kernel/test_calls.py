@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import socket
 import sys
 import threading
+import warnings
 from pathlib import Path
 
 import pytest
@@ -184,3 +186,15 @@ async def test_a_reflector_echoes_once_its_block_is_entered() -> None:
         async with lab.ix.reflector() as (host, port):
             assert host == str(lab.ix.ip)
             assert port > 0
+
+
+async def test_a_worker_that_is_replaced_leaves_no_socket_open() -> None:
+    async with home_lab() as lab:
+        laptop = lab.device("laptop")
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            with pytest.raises(patchbay.WorkerError):
+                await laptop.call(os._exit, 1)
+            assert await laptop.call(os.getpid) > 0
+            gc.collect()
+        assert [str(each.message) for each in caught if each.category is ResourceWarning] == []

@@ -317,7 +317,7 @@ async def test_a_run_folder_holds_events_commands_state_and_output(tmp_path: Pat
     assert folder.name.endswith("-a-lab-é")
     events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
     assert [event["opid"] for event in events] == list(range(1, len(events) + 1))
-    assert json.loads((folder / "state.json").read_text()) == state
+    assert json.loads((folder / "state.json").read_text()) == {**state, "status": "stopped"}
     assert len((folder / "commands.jsonl").read_text().splitlines()) == commands
     assert (folder / "nodes/laptop/stdout.log").read_text() == "out\n"
     assert (folder / "nodes/laptop/stderr.log").read_text() == "err\n"

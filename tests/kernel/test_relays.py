@@ -72,7 +72,7 @@ async def test_a_relay_that_dies_takes_the_link_down_and_the_lab_says_so(tmp_pat
             assert await carrier(device)
             (pid,) = await relays(lab)
             await lab.ix.run(["kill", "-KILL", str(pid)])
-            told = await until_event(lab, "link_down")
+            told = await until_event(lab, "service_lost")
             assert (told["node"], told["iface"]) == ("d", "eth0")
             assert "killed" in told["reason"]
             await await_until(partial(has_lost_its_carrier, device))
@@ -81,7 +81,7 @@ async def test_a_relay_that_dies_takes_the_link_down_and_the_lab_says_so(tmp_pat
                 await device.link_stats("eth0")
             # Addresses and routes are as they were.
             assert str(device.ip) in (await device.run(["ip", "addr"], capture_stdout=True)).stdout.decode()
-            assert lab.state()["devices"]["d"]["ifaces"][0]["link_down"] is True
+            assert lab.state()["devices"]["d"]["ifaces"][0]["link_lost"] is True
             journal = [record for record in lab.commands if record.argv[-1] == "down"]
             assert [record.why for record in journal] == ["break the link of device 'd' on eth0"] * 2
 
@@ -91,11 +91,11 @@ async def test_a_lost_link_comes_back_when_its_condition_is_set_again() -> None:
         device = lab.device("d")
         (pid,) = await relays(lab)
         await lab.ix.run(["kill", "-KILL", str(pid)])
-        await until_event(lab, "link_down")
+        await until_event(lab, "service_lost")
         await device.set_link_condition("eth0", "wifi")
         assert await carrier(device)
         assert len((await ping(device, lab.device("server").ip, 20, 0.01)).times) >= 17
-        assert "link_down" not in lab.state()["devices"]["d"]["ifaces"][0]
+        assert "link_lost" not in lab.state()["devices"]["d"]["ifaces"][0]
 
 
 def relays_of(lab: Lab) -> list[int]:

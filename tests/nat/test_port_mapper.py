@@ -57,7 +57,7 @@ async def kill(lab: Lab, name: str) -> dict[str, Any]:
     await lab.ix.run(["kill", "-KILL", str(pid)])
     with trio.fail_after(DEADLINE):
         async for event in lab.events():
-            if event.kind == "port_mapping_lost":
+            if event.kind == "service_lost":
                 return dict(event.fields)
     raise AssertionError("the lab ended without it")
 
@@ -136,7 +136,11 @@ async def test_two_routers_serve_their_own_hosts() -> None:
 async def test_a_server_that_is_killed_is_told_of() -> None:
     with pytest.raises(patchbay.PortMappingLostError, match="on router 'home' ended: killed"):
         async with mapping_lab() as lab:
-            assert await kill(lab, "port_mapper") == {"router": "home", "reason": "killed?"}
+            assert await kill(lab, "port_mapper") == {
+                "service": "port-mapper",
+                "router": "home",
+                "reason": "killed?",
+            }
             await until_gone(lab, "miniupnpd")
 
 

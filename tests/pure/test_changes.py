@@ -20,7 +20,8 @@ from patchbay.model.lab import LabSpec
 from patchbay.model.link import Direction, LinkCondition
 from patchbay.model.nat import NatConfig
 from patchbay.plan.change import between
-from patchbay.record.events import EventLog, reduce_events, snapshot
+from patchbay.record.events import EventLog
+from patchbay.record.state import reduce_events, snapshot
 from tests.pure.fake_kernel import Kernel
 from tests.pure.labs import QUICK, additions, labs, layout_of
 from tests.pure.walks import walk

@@ -14,7 +14,8 @@ from patchbay.change.nodes import Add
 from patchbay.layout.allocate import empty_layout
 from patchbay.layout.layout import Layout
 from patchbay.model.lab import LabSpec
-from patchbay.record.events import EventLog, LabEvent, reduce_events, snapshot
+from patchbay.record.events import EventLog, LabEvent
+from patchbay.record.state import new_state, reduce_events, snapshot
 from tests.pure.labs import QUICK, additions, labs, layout_of
 
 
@@ -71,14 +72,22 @@ def test_names_are_part_of_the_state() -> None:
 
 def test_an_event_of_another_kind_changes_no_state() -> None:
     log = EventLog()
-    log.add("lab_created", label="x")
+    log.add("command_started", node="x", argv=["true"], pid=1)
+    assert reduce_events(log.events) == new_state()
+
+
+def test_the_state_has_label_exchange_and_status() -> None:
+    log = EventLog()
+    log.add("lab_created", label="x", prefix="lab1", exchange={"name": "ix"})
     assert reduce_events(log.events) == {
-        "routers": {},
-        "regions": {},
-        "devices": {},
-        "region_links": {},
-        "dns": {},
+        **new_state(),
+        "label": "x",
+        "status": "running",
+        "exchange": {"name": "ix"},
     }
+    for kind in ("lab_stopping", "lab_stopped"):
+        log.add(kind)
+        assert reduce_events(log.events)["status"] == kind.removeprefix("lab_")
 
 
 def test_the_state_of_a_lab_tells_what_a_user_would_ask() -> None:

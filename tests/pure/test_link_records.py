@@ -11,7 +11,7 @@ from patchbay.change.links import (
 )
 from patchbay.layout.wires import with_broken, with_conditions
 from patchbay.model.link import Condition, Impairment, LinkCondition, Trace
-from patchbay.record.events import snapshot
+from patchbay.record.state import snapshot
 from tests.pure.labs import layout_of
 
 LAB = """
@@ -57,7 +57,7 @@ def test_each_change_of_a_link_is_told_of() -> None:
             SetLinkCondition("d", "eth0"),
             [
                 ("link_condition_changed", {"node": "d", "iface": "eth0", "condition": {}}),
-                ("link_up", {"node": "d", "iface": "eth0"}),
+                ("service_restored", {"service": "relay", "node": "d", "iface": "eth0"}),
             ],
         ),
         (SetLinkCondition("d", "eth0"), []),
@@ -79,11 +79,11 @@ def test_a_link_that_was_lost_is_down_until_it_is_set_anew() -> None:
     on = with_conditions(layout_of(LAB), {LINK: LATE})
     lost = with_broken(on, LINK, broken=True, lost=True)
     again = with_conditions(lost, {LINK: LATE})
-    assert [snapshot(each)["devices"]["d"]["ifaces"][0].get("link_down") for each in (on, lost, again)] == [
+    assert [snapshot(each)["devices"]["d"]["ifaces"][0].get("link_lost") for each in (on, lost, again)] == [
         None,
         True,
         None,
     ]
     assert list(SetLinkCondition("d", "eth0", LATE_SAID).events(lost, again)) == [
-        ("link_up", {"node": "d", "iface": "eth0"})
+        ("service_restored", {"service": "relay", "node": "d", "iface": "eth0"})
     ]

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from patchbay.change.base import Change, Event
 from patchbay.layout.layout import Layout
 from patchbay.model.nat import NatConfig
-from patchbay.record.events import snapshot
+from patchbay.record.state import snapshot
 from tests.pure.policies import (
     ALL_PORTS,
     LAB,
