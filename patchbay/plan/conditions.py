@@ -73,6 +73,7 @@ def _qdiscs(wire: WireLayout, end: VethEnd, way: str, impairment: Impairment) ->
             (Tc(ns, tc.root_del(dev), why, wire.owner, GONE),),
             Phase.ACT,
             within=(end_key(end),),
+            identity=netem,
             check=check,
         ),
     )
@@ -84,6 +85,7 @@ def _qdiscs(wire: WireLayout, end: VethEnd, way: str, impairment: Impairment) ->
                 (Tc(ns, tc.child_del(dev), why, wire.owner, GONE),),
                 Phase.ACT,
                 within=(key,),
+                identity=tbf,
                 check=check,
             ),
         )
