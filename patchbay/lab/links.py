@@ -12,7 +12,7 @@ from attrs import field, frozen
 from patchbay.change.base import Change
 from patchbay.change.fields import link_place
 from patchbay.change.links import BreakRegionLink, LinkChange, LoseLink, link_key
-from patchbay.errors import CommandFailed, LinkLostError
+from patchbay.errors import CommandFailed, LinkLostError, PatchbayError
 from patchbay.lab.session import Session
 from patchbay.layout.layout import WireKey, WireLayout
 from patchbay.layout.wires import condition_of
@@ -141,7 +141,15 @@ class Links:
                 reason = f"the relay of {wire.title} ended" + (f":\n{words}" if words else " (killed?)")
                 self._lost[key] = reason
                 self._event("service_lost", service="relay", **link_place(key), reason=reason)
-                self._session.start(self._cut, key)
+                self._session.start(self._cut_beside_the_block, key)
+
+    async def _cut_beside_the_block(self, key: WireKey) -> None:
+        """Cut a lost link. A failure is told of at the end of the lab's block, with the loss itself."""
+        try:
+            await self._cut(key)
+        except PatchbayError as error:
+            if key in self._lost:
+                self._lost[key] += f"\nand its ends could not be taken down:\n{error}"
 
     async def _cut(self, key: WireKey) -> None:
         """Take the carrier of a link that nothing crosses any more, so that everybody sees it."""

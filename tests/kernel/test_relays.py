@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,21 @@ async def test_a_relay_that_dies_takes_the_link_down_and_the_lab_says_so(tmp_pat
             assert lab.state()["devices"]["d"]["ifaces"][0]["link_lost"] is True
             journal = [record for record in lab.commands if record.argv[-1] == "down"]
             assert [record.why for record in journal] == ["break the link of device 'd' on eth0"] * 2
+
+
+async def test_a_lost_link_that_cannot_be_cut_is_one_plain_error(break_command: Callable[..., Any]) -> None:
+    with pytest.raises(patchbay.LinkLostError) as raised:
+        async with open_links("userspace", {"d": "wifi"}) as lab:
+            (pid,) = await relays(lab)
+            with break_command(lambda command: command.argv[-1] == "down"):
+                await lab.ix.run(["kill", "-KILL", str(pid)])
+                await await_until(partial(has_undone, lab))
+    assert "the relay of the link of device 'd' on eth0 ended (killed?)" in str(raised.value)
+    assert "could not break the link of device 'd' on eth0" in str(raised.value)
+
+
+async def has_undone(lab: Lab) -> bool:
+    return any(record.undone for record in lab.commands)
 
 
 async def test_a_lost_link_comes_back_when_its_condition_is_set_again() -> None:
