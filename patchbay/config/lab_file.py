@@ -22,7 +22,7 @@ from patchbay.model.lab import (
     RouterSpec,
     links_by_latency,
 )
-from patchbay.model.link import Impairment, LinkCondition, range_problems
+from patchbay.model.link import Impairment, LinkCondition
 
 __all__ = ["TOPOLOGY_KEYS", "Draft", "draft_lab", "read_lab", "read_toml"]
 
@@ -146,10 +146,12 @@ class _Reader:
             path = f"region.{name}"
             sound = self._latencies[name] = {}
             for other, ms in self._read(table, _RegionTable, path, {}).latencies.items():
-                if found := list(range_problems(Impairment(latency_ms=ms))):
-                    self.problems += [Problem(f"{path}.latencies.{other}", text) for _, text in found]
-                else:
+                try:
+                    Impairment(latency_ms=ms)
                     sound[other] = ms
+                except SpecError as error:
+                    where = f"{path}.latencies.{other}"
+                    self.problems += [Problem(where, problem.message) for problem in error.problems]
         return tuple(RegionSpec(name) for name in self._latencies)
 
     def region_links(self, value: object) -> tuple[RegionLinkSpec, ...]:

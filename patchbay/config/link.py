@@ -18,7 +18,6 @@ from patchbay.model.link import (
     LinkPreset,
     RegionLink,
     Trace,
-    range_problems,
 )
 
 __all__ = ["accept_links"]
@@ -83,22 +82,19 @@ def _in_range(table: Hook, value: object, wanted: type[ImpairmentT]) -> Impairme
     try:
         found: ImpairmentT = table(value, wanted)
     except ClassValidationError as error:
+        if any(isinstance(inner, SpecError) for inner in error.exceptions):
+            raise
         numbers = {key: number for key, number in _items(value) if type(number) in (int, float)}
-        known = {key: numbers[key] for key in attrs.fields_dict(Impairment) if key in numbers}
-        if problems := _out_of_range(Impairment(**known)):
-            raise ClassValidationError("link", [*error.exceptions, SpecError(problems)], wanted) from None
+        try:
+            Impairment(**{key: numbers[key] for key in attrs.fields_dict(Impairment) if key in numbers})
+        except SpecError as out_of_range:
+            raise ClassValidationError("link", [*error.exceptions, out_of_range], wanted) from None
         raise
-    if problems := _out_of_range(found):
-        raise SpecError(problems)
     return found
 
 
 def _items(value: object) -> Iterable[tuple[str, Any]]:
     return value.items() if isinstance(value, Mapping) else ()
-
-
-def _out_of_range(found: Impairment) -> list[Problem]:
-    return [Problem(key, text) for key, text in range_problems(found)]
 
 
 def _preset(value: str, refuse: Refusal) -> LinkCondition:

@@ -10,6 +10,8 @@ from typing import Any, Self
 import attrs
 from attrs import evolve, field, frozen
 
+from patchbay.errors import Problem, SpecError
+
 __all__ = [
     "LINK_PRESETS",
     "PERFECT",
@@ -23,7 +25,6 @@ __all__ = [
     "Trace",
     "combination_problems",
     "merged",
-    "range_problems",
 ]
 
 
@@ -68,6 +69,37 @@ class Trace:
     mean_kbit: float
 
 
+# What is accepted: (least, most, unit). A minute is beyond every link on Earth, and netem counts
+# delays in 32 bits of ticks, and jitter in 31 bits of nanoseconds (netem_change in sch_netem.c cuts
+# what is more in silence); 12 kbit/s is one packet of 1500 bytes a second.
+_RANGES: dict[str, tuple[float, float, str]] = {
+    "latency_ms": (0, 60_000, "ms"),
+    "jitter_ms": (0, 2_000, "ms"),
+    "loss_pct": (0, 100, "%"),
+    "reorder_pct": (0, 100, "%"),
+    "duplicate_pct": (0, 100, "%"),
+    "corrupt_pct": (0, 100, "%"),
+    "rate_kbit": (12, 100_000_000, "kbit/s, or 0 for no limit; 12 kbit/s is one packet a second"),
+    "buffer_kb": (2, 1_000_000, "kB, or 0 for the default"),
+}
+_ALSO: dict[str, tuple[float, ...]] = {"rate_kbit": (inf,), "buffer_kb": (0,)}
+
+
+def _range_problems(impairment: Impairment) -> Iterator[tuple[str, str]]:
+    """(key, problem) of every value that no link can have."""
+    for key, (least, most, unit) in _RANGES.items():
+        value = getattr(impairment, key)
+        if value is None or value in _ALSO.get(key, ()):
+            continue
+        accepted = f"{least:,} to {most:,}".replace(",", " ")
+        if type(value) not in (int, float):
+            yield key, f"found {value!r}; accepted: {accepted} {unit}"
+        elif not least <= value <= most:
+            yield key, f"found {value:g}; accepted: {accepted} {unit}"
+    if impairment.trace is not None and impairment.rate_kbit not in (None, inf):
+        yield "trace", "a direction has a rate or a trace, not both"
+
+
 def _no_limit(rate: float | None) -> float | None:
     """One value for no limit, which files have as 0 because JSON has no infinity."""
     return inf if rate == 0 else rate
@@ -81,7 +113,7 @@ class Impairment:
     `duplicate_pct`, `corrupt_pct` are of packets, independent of each other; `reorder_pct` of them are not
     delayed, and so overtake. `rate_kbit` counts whole Ethernet frames; behind it is a buffer of `buffer_kb`
     kilobytes of 1000 bytes (default: what the rate sends in 100 ms, or in `latency_ms` where that is
-    more). `trace` is a packet-delivery trace instead of a rate.
+    more). `trace` is a packet-delivery trace instead of a rate. Raises `SpecError` for what no link can have.
     """
 
     latency_ms: float | None = None
@@ -93,6 +125,10 @@ class Impairment:
     corrupt_pct: float | None = None
     buffer_kb: float | None = None
     trace: Trace | None = None
+
+    def __attrs_post_init__(self) -> None:
+        if problems := [Problem(key, text) for key, text in _range_problems(self)]:
+            raise SpecError(problems)
 
     def __bool__(self) -> bool:
         return self != type(self)()
@@ -207,34 +243,6 @@ LINK_PRESETS = {
     LinkPreset.SATELLITE: _preset(40, 7, 1),
     LinkPreset.SATELLITE_GEO: _preset(300, 20, 0.5, 25_000),
 }
-
-# What is accepted: (least, most, unit). A minute is beyond every link on Earth, and netem counts
-# delays in 32 bits of ticks, and jitter in 31 bits of nanoseconds (netem_change in sch_netem.c cuts
-# what is more in silence); 12 kbit/s is one packet of 1500 bytes a second.
-_RANGES: dict[str, tuple[float, float, str]] = {
-    "latency_ms": (0, 60_000, "ms"),
-    "jitter_ms": (0, 2_000, "ms"),
-    "loss_pct": (0, 100, "%"),
-    "reorder_pct": (0, 100, "%"),
-    "duplicate_pct": (0, 100, "%"),
-    "corrupt_pct": (0, 100, "%"),
-    "rate_kbit": (12, 100_000_000, "kbit/s, or 0 for no limit; 12 kbit/s is one packet a second"),
-    "buffer_kb": (2, 1_000_000, "kB, or 0 for the default"),
-}
-_ALSO: dict[str, tuple[float, ...]] = {"rate_kbit": (inf,), "buffer_kb": (0,)}
-
-
-def range_problems(impairment: Impairment) -> Iterator[tuple[str, str]]:
-    """(key, problem) of every value that no link can have."""
-    for key, (least, most, unit) in _RANGES.items():
-        value = getattr(impairment, key)
-        if value is None or value in _ALSO.get(key, ()):
-            continue
-        if not least <= value <= most:
-            accepted = f"{least:,} to {most:,}".replace(",", " ")
-            yield key, f"found {value:g}; accepted: {accepted} {unit}"
-    if impairment.trace is not None and impairment.rate_kbit not in (None, inf):
-        yield "trace", "a direction has a rate or a trace, not both"
 
 
 def combination_problems(impairment: Impairment) -> Iterator[tuple[str, str]]:

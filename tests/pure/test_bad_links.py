@@ -89,10 +89,6 @@ BAD: dict[str, tuple[Any, ...]] = {
         {"trace": 3},
         ("trace", "found an integer (3); accepted: the path of a packet-delivery trace"),
     ),
-    "a rate beside a trace": (
-        LinkCondition(rate_kbit=100, trace=Trace("/t", 1)),
-        ("trace", "a direction has a rate or a trace, not both"),
-    ),
 }
 
 
@@ -109,12 +105,25 @@ def test_no_condition_is(case: str, wanted: type) -> None:
     assert problems(value, wanted) == expected
 
 
-def test_a_value_made_in_python_is_checked_like_a_table() -> None:
-    made = LinkCondition(latency_ms=-1, up=Impairment(loss_pct=101))
-    assert problems(made) == [
-        ("up.loss_pct", f"found 101; accepted: {PERCENT}"),
-        ("latency_ms", f"found -1; accepted: {MS}"),
-    ]
+# What a value that is made in Python is refused for, at once.
+MADE: dict[str, tuple[dict[str, Any], tuple[str, str]]] = {
+    "a negative latency": ({"latency_ms": -1}, ("latency_ms", f"found -1; accepted: {MS}")),
+    "a string": ({"loss_pct": "1 %"}, ("loss_pct", f"found '1 %'; accepted: {PERCENT}")),
+    "true": ({"loss_pct": True}, ("loss_pct", f"found True; accepted: {PERCENT}")),
+    "a rate beside a trace": (
+        {"rate_kbit": 100, "trace": Trace("/t", 1)},
+        ("trace", "a direction has a rate or a trace, not both"),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", [Impairment, LinkCondition, RegionLink])
+@pytest.mark.parametrize("case", MADE)
+def test_a_value_made_in_python_is_checked_when_it_is_made(case: str, kind: type[Impairment]) -> None:
+    fields, problem = MADE[case]
+    with pytest.raises(SpecError) as raised:
+        kind(**fields)
+    assert [(found.path, found.message) for found in raised.value.problems] == [problem]
 
 
 def test_only_between_regions_is_a_number_a_condition() -> None:
