@@ -111,6 +111,16 @@ def test_many_changes_in_one_plan_give_the_same_and_are_undone_from_anywhere(
     assert (broken.namespaces, broken.helpers) == (before.namespaces, before.helpers)
 
 
+def test_a_node_that_is_removed_and_added_in_one_plan_is_another_node() -> None:
+    again = from_table({"action": "add", "device": {"laptop": {"eth0": {"gateway": "home"}}}})
+    new = again.apply(RemoveDevice("laptop").apply(LAB))
+    plan = [command.argv for command in between(LAB, new)]
+    assert plan.index(("ip", "netns", "del", "laptop")) < plan.index(("ip", "netns", "add", "laptop"))
+    # One whose link has changed is not.
+    cleared = SetLinkCondition("laptop", "eth0").apply(LAB)
+    assert not any(command.argv[1] == "netns" for command in between(LAB, cleared))
+
+
 TABLES: dict[str, tuple[Change, dict[str, object]]] = {
     "a preset": (
         SetLinkCondition("laptop", "eth0", LinkCondition(latency_ms=20), Direction.UP),

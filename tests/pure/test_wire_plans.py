@@ -205,6 +205,26 @@ def test_every_qdisc_that_is_set_is_read_back_after_it_was(spec: LabSpec) -> Non
     assert all(done[place] < checks[place] for place in done)
 
 
+def steps(old: Layout, new: Layout) -> list[tuple[bool, set[str]]]:
+    """Of each stage, whether it waits for everything before it, and what it does."""
+    return [
+        (stage.settled, {" ".join(command.argv[:2]) for command in stage})
+        for stage in between(old, new).stages
+    ]
+
+
+def test_packets_are_led_through_a_relay_when_it_runs_and_it_ends_before_they_are_led_past_it() -> None:
+    on = evolve(layout_of(BROKEN), emulator=Emulator.USERSPACE)
+    off = with_conditions(on, {("link", "here", "eth0"): PERFECT})
+    there = with_conditions(off, {("link", "here", "eth0"): LATE})
+    assert steps(off, there) == [
+        (False, {"ip link"}),
+        (True, {"python3 -m"}),
+        (True, {"ip link"}),
+    ]
+    assert steps(there, off) == [(True, {"pkill --full"}), (True, {"ip link"})]
+
+
 # Packets
 
 BROKEN = """
