@@ -48,7 +48,7 @@ _FOUND_OUT: Mapping[str, type[Change]] = {kind.action: kind for kind in (LoseLin
 
 
 def to_table(change: Change) -> dict[str, Any]:
-    """Return the change as a table that `from_table` reads. Only what is not the default is in it."""
+    """Return the change as a table that `from_table` reads. Fields with default values are left out."""
     fields = lab_table(change.spec) if isinstance(change, Add) else fields_of(change)
     return {"action": change.action, **fields}
 

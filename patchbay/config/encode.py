@@ -1,6 +1,6 @@
 """Model -> plain values in the words of a lab file: reading them gives the same model again.
 
-The values are those that TOML and every JSON parser take: text, numbers that are finite, lists and tables.
+TOML and every JSON parser take these values: text, finite numbers, lists and tables.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import trio
+from attrs import evolve
 
 from patchbay.change.base import Change, Event
 from patchbay.change.fields import everything
@@ -15,7 +16,7 @@ from patchbay.change.nodes import Add
 from patchbay.errors import CommandFailed, LabBrokenError, LabDiedError, PatchbayError
 from patchbay.execute.apply import Outcome, apply, apply_now
 from patchbay.lab.session import Session
-from patchbay.layout.layout import Layout
+from patchbay.layout.layout import Layout, Names
 from patchbay.model.lab import LabSpec
 from patchbay.model.link import Emulator
 from patchbay.plan.change import between
@@ -43,6 +44,19 @@ class _Pending:
         self.events += change.events(old, new)
         self.changes.append(change)
         self.layout = new
+
+    def begin_with(self, names: Names) -> None:
+        """Put the changes of names on top of the names that the lab has by now."""
+        layout = evolve(self.layout, names=names)
+        for change in self.changes:
+            if isinstance(change, NameChange) and _has_node_of(layout, change):
+                layout = change.apply(layout)
+        nodes = {scope for scope in layout.names.scopes() if layout.node(scope)}
+        self.layout = evolve(layout, names=layout.names.only(nodes))
+
+
+def _has_node_of(layout: Layout, change: NameChange) -> bool:
+    return change.node is None or layout.node(change.node) is not None
 
 
 async def _planned(old: Layout, new: Layout) -> Plan:
@@ -129,7 +143,8 @@ class Changes:
             batch.take(change)
             return
         self._rename(change)
-        self._meanwhile.append(change)
+        if self._one_at_a_time.locked():
+            self._meanwhile.append(change)
 
     @contextlib.asynccontextmanager
     async def batch(self) -> AsyncIterator[None]:
@@ -165,6 +180,9 @@ class Changes:
     async def _become(self, pending: _Pending) -> None:
         """Give the kernel the pending layout; on failure the one that it had, as if never called."""
         await self._decide(pending)
+        if self._meanwhile:
+            pending.begin_with(self.standing.names)
+            self._meanwhile.clear()
         done: list[Outcome] = []
         try:
             plan = await _planned(self.standing, pending.layout)
@@ -175,11 +193,10 @@ class Changes:
             await self._undo(pending.layout, done)
             raise
         self._recorder.change(done, pending.changes, pending.events)
-        # The pending layout began without these.
-        renamed = [*self._meanwhile]
         self._take(pending.layout)
-        for change in renamed:
-            self._rename(change)
+        for change in self._meanwhile:
+            if _has_node_of(self.standing, change):
+                self._rename(change)
 
     async def _undo(self, new: Layout, done: list[Outcome]) -> None:
         plan = between(new, self.standing, undoing=True)

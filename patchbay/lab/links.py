@@ -15,8 +15,7 @@ from patchbay.change.links import BreakRegionLink, LinkChange, LoseLink, link_ke
 from patchbay.errors import CommandFailed, LinkLostError, PatchbayError
 from patchbay.lab.session import Session
 from patchbay.layout.layout import WireKey, WireLayout
-from patchbay.layout.wires import condition_of
-from patchbay.model.link import Condition, Emulator
+from patchbay.model.link import Emulator
 from patchbay.plan.conditions import relay_name
 from patchbay.plan.view import emulator_of
 
@@ -66,14 +65,18 @@ class Links:
 
     @contextlib.asynccontextmanager
     async def recovering(self, change: Change) -> AsyncIterator[None]:
-        """What is changed in this block brings back a link that was lost, and breaks a link for good."""
+        """Make way for a change of a link in this block.
+
+        A lost link is cut first, so that the change brings the link back. After a break, wait until the
+        relay has lost what was on the link.
+        """
         if not isinstance(change, LinkChange):
             yield
             return
         key = link_key(change, self._changes.present)
         reason = None if isinstance(change, BreakRegionLink) else self._lost.get(key)
         if reason is not None:
-            await self._cut(key)  # or it would be cut after what is done here
+            await self._cut(key)  # because the task that waits to do so would do it after the change
             del self._lost[key]
         try:
             yield
@@ -97,10 +100,6 @@ class Links:
             await self._session.helpers.ask(wire.ns, relay_name(wire), {"flush": True})
 
     # -- looking
-
-    def condition(self, key: WireKey) -> Condition:
-        """The present condition of a link."""
-        return condition_of(self._changes.present, key)
 
     async def stats(self, key: WireKey) -> LinkStats:
         """What each direction of a link has done. Raises `LinkLostError` for one whose relay is gone."""

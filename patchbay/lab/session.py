@@ -49,8 +49,9 @@ class Session:
     def follow(self, old: Layout, new: Layout) -> None:
         """End what ran in nodes that are gone, and show the others the names that they have now."""
         if old.devices is not new.devices or old.forwarders is not new.forwarders:
-            nodes = {node.ns for node in new.nodes()}
-            for ns in [ns for ns in self._workers if ns not in nodes]:
+            # A node that was removed and added again in one batch is another node in the same namespace.
+            gone = {(node.ns, node.number) for node in old.nodes()} - {(n.ns, n.number) for n in new.nodes()}
+            for ns in self._workers.keys() & {ns for ns, _ in gone}:
                 self._end(ns)
         if old.names is not new.names:
             for node in new.nodes():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from enum import StrEnum
 from ipaddress import (
     IPv4Address,
@@ -204,6 +204,14 @@ class Names:
     def scopes(self) -> set[str]:
         """The nodes that have names of their own."""
         return {*self.hosts, *self.nameservers} - {""}
+
+    def only(self, scopes: Container[str]) -> Names:
+        """Return the names of the whole lab, and of these nodes alone."""
+        kept = {"", *(scope for scope in self.scopes() if scope in scopes)}
+        return Names(
+            {scope: hosts for scope, hosts in self.hosts.items() if scope in kept},
+            {scope: server for scope, server in self.nameservers.items() if scope in kept},
+        )
 
     def resolve(self, scope: str, name: str) -> Address | None:
         """What `name` stands for in a node, or None."""

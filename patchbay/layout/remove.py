@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from attrs import evolve
 
-from patchbay.layout.layout import Layout, Names, NodeLayout, RouterLayout, WireKey
+from patchbay.layout.layout import Layout, NodeLayout, RouterLayout, WireKey
 from patchbay.layout.wires import refreshed, with_conditions
 from patchbay.model.link import PERFECT
 from patchbay.model.names import NsName
@@ -29,7 +29,8 @@ def without_node(layout: Layout, node: NodeLayout) -> Layout:
         layout = evolve(layout, forwarders=_without(layout.forwarders, node.key))
     else:
         layout = evolve(layout, devices=_without(layout.devices, node.name))
-    return refreshed(_freed(evolve(layout, names=_without_scope(layout.names, node.name)), node))
+    names = layout.names.only(layout.names.scopes() - {node.name})
+    return refreshed(_freed(evolve(layout, names=names), node))
 
 
 def _own_wires(layout: Layout, node: NodeLayout) -> list[WireKey]:
@@ -45,10 +46,6 @@ def _without_policy(layout: Layout, node: NodeLayout) -> Layout:
 
 def _without(mapping: Mapping[KeyT, ValueT], key: KeyT) -> Mapping[KeyT, ValueT]:
     return {name: value for name, value in mapping.items() if name != key}
-
-
-def _without_scope(names: Names, scope: str) -> Names:
-    return Names(_without(names.hosts, scope), _without(names.nameservers, scope))
 
 
 def _freed(layout: Layout, node: NodeLayout) -> Layout:

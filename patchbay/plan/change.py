@@ -148,7 +148,6 @@ class _Step:
     """The difference of two sets of parts, put in order."""
 
     def __init__(self, before: Parts, after: Parts, *, undoing: bool) -> None:
-        self._before = before
         self._after = after
         self._new = _together(after.values())
         self._difference = difference(_together(before.values()), self._new, undoing=undoing)

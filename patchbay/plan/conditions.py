@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from patchbay.layout.layout import VethEnd, WireLayout
 from patchbay.model.link import Emulator, Impairment
-from patchbay.plan.resources import GONE, Key, Phase, Resource
+from patchbay.plan.resources import GONE, Key, Phase, Resource, Resources
 from patchbay.plan.shape import shape_of
 from patchbay.plan.view import View, emulator_of, end_key
 from patchbay.tools import ip, tc
@@ -18,8 +18,6 @@ __all__ = ["RELAY", "acting", "relay_name"]
 RELAY = "patchbay.emulator.relay"
 
 _ANY_SEGMENTS = 65535
-
-Resources = Iterator[tuple[Key, Resource]]
 
 
 def relay_name(wire: WireLayout) -> str:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from patchbay.layout.layout import Layout, Names, NodeLayout
-from patchbay.plan.resources import Key, Phase, Resource
+from patchbay.plan.resources import Phase, Resource, Resources
 from patchbay.tools.commands import RemoveFile, WriteFile
 
 __all__ = ["FILES", "name_resources", "own_file", "own_files"]
@@ -44,7 +42,7 @@ def _resolv_conf(names: Names, scope: str) -> str:
 _CONTENT = {"hosts": _hosts, "resolv.conf": _resolv_conf}
 
 
-def name_resources(layout: Layout) -> Iterator[tuple[Key, Resource]]:
+def name_resources(layout: Layout) -> Resources:
     """The files of all nodes together, and those of nodes with names of their own."""
     for scope in ("", *sorted(layout.names.scopes())):
         node = layout.node(scope) if scope else layout.ix

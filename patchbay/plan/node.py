@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from patchbay.layout.layout import (
     Address,
     DeviceLayout,
@@ -14,15 +12,13 @@ from patchbay.layout.layout import (
 )
 from patchbay.model.names import IfName
 from patchbay.plan.parts import address_resource, neighbour, route_resource
-from patchbay.plan.resources import GONE, Key, Phase, Resource
+from patchbay.plan.resources import GONE, Key, Phase, Resource, Resources
 from patchbay.plan.view import View
 from patchbay.plan.wires import device_wire, downlink_wire
 from patchbay.tools import ip
 from patchbay.tools.commands import Ip, SetSysctl
 
 __all__ = ["link_resources", "node_resources", "title"]
-
-Resources = Iterator[tuple[Key, Resource]]
 
 LO = IfName("lo")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from ipaddress import IPv4Interface, ip_network
 
 from patchbay.layout.layout import WAN, PolicyLayout, RouteLayout, RouterLayout, of_version
@@ -13,13 +12,11 @@ from patchbay.plan.nat import block_elements, nat_table
 from patchbay.plan.nat_traits import CLOSING
 from patchbay.plan.parts import address_resource, route_resource
 from patchbay.plan.port_mapping import TABLE, mapping_server, mapping_table, serving
-from patchbay.plan.resources import Key, Phase, Resource
+from patchbay.plan.resources import Key, Phase, Resource, Resources
 from patchbay.tools.commands import Nft, SetSysctl
 from patchbay.tools.nft import Table, dropped, render
 
 __all__ = ["policy_resources"]
-
-Resources = Iterator[tuple[Key, Resource]]
 
 _POOL = "give a port-block NAT one more outside address"
 

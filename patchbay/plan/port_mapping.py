@@ -7,7 +7,6 @@ files of miniupnpd 2.3.1, `miniupnpd.conf` and miniupnpd(8).
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network
 
 from attrs import frozen
@@ -15,7 +14,7 @@ from attrs import frozen
 from patchbay.layout.layout import PolicyLayout, RouterLayout, of_version
 from patchbay.model.names import NsName
 from patchbay.model.nat import config_of
-from patchbay.plan.resources import Key, Phase, Resource
+from patchbay.plan.resources import Phase, Resource, Resources
 from patchbay.tools.commands import EndHelper, Helper, WriteFile
 from patchbay.tools.nft import Chain, Hook, Table
 
@@ -173,9 +172,7 @@ def _marking() -> Chain:
 # -- its process
 
 
-def serving(
-    router: RouterLayout, policy: PolicyLayout, server: MappingServer
-) -> Iterator[tuple[Key, Resource]]:
+def serving(router: RouterLayout, policy: PolicyLayout, server: MappingServer) -> Resources:
     """Its configuration and its process, which forgets all mappings with each generation.
 
     The process needs the table, so it is started after the rules were loaded.

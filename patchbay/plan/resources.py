@@ -6,14 +6,14 @@ Building, changing and undoing are one, because each is a difference.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from enum import IntEnum
 
 from attrs import field, frozen
 
 from patchbay.tools.commands import CheckQdiscs, Command
 
-__all__ = ["GONE", "Difference", "Key", "Phase", "Resource", "Table", "difference"]
+__all__ = ["GONE", "Difference", "Key", "Phase", "Resource", "Resources", "Table", "difference"]
 
 # What unmaking may find done already, in the words of ip and tc.
 GONE = (
@@ -72,6 +72,7 @@ class Resource:
         return self.make
 
 
+Resources = Iterator[tuple[Key, Resource]]
 Table = Mapping[Key, Resource]
 
 

@@ -23,14 +23,12 @@ from patchbay.model.link import Emulator
 from patchbay.model.names import IfName, NsName
 from patchbay.plan.conditions import acting
 from patchbay.plan.parts import neighbour, route_resource
-from patchbay.plan.resources import GONE, Key, Phase, Resource
+from patchbay.plan.resources import GONE, Key, Phase, Resource, Resources
 from patchbay.plan.view import View, below_of, emulator_of, end_key
 from patchbay.tools import ip
 from patchbay.tools.commands import Ip, SetSysctl
 
 __all__ = ["device_wire", "downlink_wire", "region_wire", "settle"]
-
-Resources = Iterator[tuple[Key, Resource]]
 
 
 def device_wire(view: View, node: NodeLayout, iface: IfaceLayout) -> Resources:

@@ -7,6 +7,7 @@ import patchbay
 from patchbay import CommandFailed, Device
 from patchbay.change import RemoveDevice
 from tests.kernel.labs import home_lab
+from tests.patience import DEADLINE
 
 
 async def hosts_of(device: Device) -> str:
@@ -78,6 +79,10 @@ async def test_a_name_that_is_set_while_another_task_changes_the_lab_stays() -> 
             go_on.set()
         seen = await hosts_of(laptop)
         assert all(name in seen for name in ("now.lab", "own.lab", "batch.lab"))
+        # No name was taken away for a while.
+        files = [record for record in lab.commands if record.argv[-1].endswith("hosts")]
+        (first,) = [place for place, record in enumerate(files) if "now.lab" in record.input][:1]
+        assert all("now.lab" in record.input for record in files[first:])
         assert [str(lab.resolve(name)) for name in ("now.lab", "batch.lab")] == ["192.0.2.1", "192.0.2.3"]
 
 
@@ -98,3 +103,39 @@ async def test_a_node_that_is_removed_ends_with_what_runs_in_it_and_its_handle_i
         assert again is not laptop and again is lab.device("laptop")
         await again.run(["ping", "-c1", "-W60", str(lab.ix.ip)], capture_stdout=True)
         assert "own.lab" not in await hosts_of(again)
+
+
+async def test_a_node_that_is_removed_and_added_in_one_batch_has_nothing_of_the_old_one() -> None:
+    async with home_lab() as lab:
+        laptop = lab.device("laptop")
+        async with laptop.open_process(["sleep", "1000"]) as process:
+            async with lab.batch():
+                await lab.apply(RemoveDevice("laptop"))
+                await lab.add_device("laptop", uplink="home")
+            with trio.fail_after(DEADLINE):
+                assert await process.wait() != 0
+        again = lab.device("laptop")
+        await again.run(["ping", "-c1", "-W60", str(lab.ix.ip)], capture_stdout=True)
+
+
+async def test_a_name_of_a_node_that_another_task_removes_goes_with_the_node() -> None:
+    async with home_lab() as lab, trio.open_nursery() as nursery:
+        began, go_on = trio.Event(), trio.Event()
+
+        async def remove() -> None:
+            async with lab.batch():
+                await lab.apply(RemoveDevice("laptop"))
+                began.set()
+                await go_on.wait()
+
+        nursery.start_soon(remove)
+        await began.wait()
+        lab.device("laptop").dns_entry("own.lab", "192.0.2.2")
+        lab.dns_entry("now.lab", "192.0.2.1")
+        go_on.set()
+        while "laptop" in [device.name for device in lab.devices]:
+            await trio.lowlevel.checkpoint()
+        assert str(lab.resolve("now.lab")) == "192.0.2.1"
+        assert lab.state()["dns"] == {"": {"now.lab": "192.0.2.1"}}
+        lab.dns_entry("later.lab", "192.0.2.3")
+        assert "later.lab" in await hosts_of(lab.device("server"))

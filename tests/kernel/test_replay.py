@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -32,7 +33,7 @@ from patchbay.plan import view
 from patchbay.record.history import layout_after
 from tests.kernel.state import DUMP, parse
 from tests.patience import DEADLINE, wait_until
-from tests.processes import popen
+from tests.processes import popen, run
 from tests.pure.walks import walk
 
 pytestmark = pytest.mark.kernel
@@ -146,6 +147,22 @@ def _items(key: str, state: Any) -> Iterator[str]:
     """What a command has said, one item each, so that what differs can be read."""
     for item in state if isinstance(state, list) else [state]:
         yield f"{key}: {json.dumps(item, sort_keys=True)}"
+
+
+async def test_the_first_packet_in_a_lab_that_was_replayed_is_answered(tmp_path: Path) -> None:
+    spec = {
+        "router": [{"name": "r", "preset": "home", "downlink": {"latency_ms": 5}}],
+        "device": {"d": {"eth0": {"gateway": "r"}}},
+    }
+    async with patchbay.open_lab(spec) as lab:
+        target = str(lab.ix.ip)
+        for everything in (False, True):
+            script = tmp_path / f"{everything}.sh"
+            script.write_text(lab.trace(everything=everything))
+            ping = ["nsenter", "--net=/run/netns/d", "ping", "-n", "-c1", f"-W{DEADLINE:g}", target]
+            env = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+            done = await trio.to_thread.run_sync(partial(run, ["sh", script, *ping], env=env, text=True))
+            assert " 1 received" in done.stdout, done.stderr
 
 
 SHIPPED = sorted((Path(__file__).parents[2] / "sims").glob("*.toml"))
