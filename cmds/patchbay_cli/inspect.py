@@ -111,8 +111,8 @@ def _enter(node: str, lab_id: str | None, command: list[str]) -> None:
     from patchbay.sandbox.terminal import on_terminal
 
     with errors_end_plainly():
-        conversation, variables = connect(node, lab_id)
+        conversation, ns, variables = connect(node, lab_id)
     what = Spawn(command, variables, None, None)
     if all(os.isatty(fd) for fd in (0, 1, 2)):
-        end_like(on_terminal(conversation, what))
-    end_like(relay(conversation, what.request((0, 1, 2)), (0, 1, 2)))
+        end_like(on_terminal(conversation, what, ns))
+    end_like(relay(conversation, {"spawn": what.request(ns, (0, 1, 2))}, (0, 1, 2)))

@@ -25,7 +25,7 @@ from patchbay.emulator.frames import VNET
 from patchbay.emulator.line import Line
 from patchbay.emulator.system import Cable, Waiter, detach, keep_memory, wall_ahead
 from patchbay.emulator.tap import Frame, Tap
-from patchbay.sandbox import wire
+from patchbay.sandbox.inside import wire
 
 __all__ = ["Relay", "main"]
 

@@ -14,8 +14,8 @@ from patchbay.errors import CommandFailed, LabDiedError
 from patchbay.execute.batches import Batch, batches, step
 from patchbay.model.names import IfName, NsName
 from patchbay.plan.plan import Plan, Stage
-from patchbay.sandbox import wire
 from patchbay.sandbox.helpers import Helpers
+from patchbay.sandbox.inside import wire
 from patchbay.sandbox.sandbox import Sandbox
 from patchbay.tools import tc
 from patchbay.tools.commands import (
@@ -82,7 +82,7 @@ def apply_now(sandbox: Sandbox, plan: Plan, done: list[Outcome]) -> None:
     run = _Run(sandbox, None, done)
     for stage in plan.stages:
         lanes = [list(batches(stage.make))]
-        run.take(lanes, sandbox.agent.request_now(run.message(lanes))[0])
+        run.take(lanes, sandbox.agent.request_now(run.message(lanes)))
     if run.failed:
         raise run.failed
 

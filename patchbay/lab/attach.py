@@ -1,8 +1,7 @@
 """Letting other processes of the same user run commands in a lab that this one holds open.
 
 The holder listens on an abstract socket: it has no file to be left behind, and goes with the process.
-A client is handed a conversation with the worker of the node that it names, and from then on
-speaks with that worker itself.
+A client is handed a conversation with the lab's agent, and from then on speaks with that itself.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from patchbay.errors import PatchbayError, did_you_mean
-from patchbay.sandbox import wire
+from patchbay.sandbox.inside import wire
 
 if TYPE_CHECKING:
     from patchbay.lab.lab import Lab
@@ -77,14 +76,15 @@ async def _answer(lab: Lab, client: socket.socket) -> None:
             return
         try:
             node = lab.node(message["node"])
-            with node._worker().channel.converse() as conversation:
-                wire.send(client, {"env": lab.env_vars()}, (conversation.fileno(),))
+            view = node._view()
+            with view.agent.converse() as conversation:
+                wire.send(client, {"ns": view.ns, "env": lab.env_vars()}, (conversation.fileno(),))
         except (KeyError, PatchbayError) as error:
             wire.send(client, {"error": str(error.args[0])})
 
 
-def connect(node: str, lab_id: str | None) -> tuple[socket.socket, dict[str, str]]:
-    """A conversation with a node's worker in a held lab, and the lab's variables."""
+def connect(node: str, lab_id: str | None) -> tuple[socket.socket, str, dict[str, str]]:
+    """A conversation with the agent of a held lab, the node's namespace, and the lab's variables."""
     held = held_labs()
     if lab_id is None and len(held) != 1:
         advice = f"name one with --inspect: {', '.join(held)}" if held else "start one: patchbay inspect FILE"
@@ -104,4 +104,4 @@ def connect(node: str, lab_id: str | None) -> tuple[socket.socket, dict[str, str
         raise PatchbayError(message["error"])
     conversation = socket.socket(fileno=fds[0])
     conversation.setblocking(True)
-    return conversation, message["env"]
+    return conversation, message["ns"], message["env"]

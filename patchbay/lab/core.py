@@ -18,7 +18,7 @@ from patchbay.lab.session import Session
 from patchbay.layout.layout import Layout, NodeLayout
 from patchbay.model.link import Emulator
 from patchbay.record.recorder import Recorder
-from patchbay.sandbox.worker import Worker
+from patchbay.sandbox.view import NodeView
 
 if TYPE_CHECKING:
     from patchbay.lab.lab import Lab
@@ -107,9 +107,9 @@ class Core:
         self.links.check_all_there()
         self.port_mappings.check_all_there()
 
-    def worker_of(self, node: NodeLayout) -> Worker:
-        """Return the worker of a node that the kernel has."""
-        return self.session.worker(node, self.changes.standing)
+    def view_of(self, node: NodeLayout) -> NodeView:
+        """Return what runs things in a node that the kernel has."""
+        return self.session.view(node, self.changes.standing)
 
     def node_file(self, node: str, name: str) -> Path:
         """Return a path in the node's folder of the run."""

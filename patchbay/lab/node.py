@@ -25,8 +25,8 @@ from patchbay.layout.layout import Address, IfaceLayout, Layout, NodeLayout, of_
 from patchbay.layout.wires import condition_of
 from patchbay.model.link import Condition
 from patchbay.sandbox.enter import enter_node
-from patchbay.sandbox.process import NodeProcess, Spawn, popen, spawn
-from patchbay.sandbox.worker import Worker
+from patchbay.sandbox.process import NodePopen, NodeProcess, Spawn, spawn
+from patchbay.sandbox.view import NodeView
 
 if TYPE_CHECKING:
     from patchbay.lab.lab import Lab
@@ -173,7 +173,7 @@ class Node:
             try:
                 return await run_to_end(
                     self.name,
-                    self._worker().channel,
+                    self._view(),
                     what,
                     stdin=stdin,
                     stdout=Output(capture=capture_stdout, own=1, log=logs[0]),
@@ -208,7 +208,7 @@ class Node:
         `subprocess.PIPE` for a trio stream, `DEVNULL`, a descriptor or a file. On leaving, the process
         and its group are sent SIGTERM, and SIGKILL 2 s later, and are waited for.
         """
-        process = await spawn(self._worker().channel, Spawn(argv, env, cwd, user), stdin, stdout, stderr)
+        process = await spawn(self._view(), Spawn(argv, env, cwd, user), stdin, stdout, stderr)
         self._core.event("command_started", node=self.name, argv=process.args, pid=process.pid)
         try:
             yield process
@@ -227,10 +227,11 @@ class Node:
     ) -> subprocess.Popen[Any]:
         """A `subprocess.Popen` in the node, for code without trio; `options` are those of Popen.
 
-        Its `pid` is that of a relay, which passes signals and the exit status on, and whose death is
-        the command's. A program that does not exist shows as exit status 127.
+        It is a true child of the program, in its process group, so that Ctrl-C reaches it too; and it ends
+        with the lab. Raises `TypeError` for options that a process in a node cannot have: `preexec_fn`,
+        `shell`, `executable`, `group`, `extra_groups`.
         """
-        return popen(self._worker().channel, Spawn(argv, env, cwd, user), options)
+        return NodePopen(self._view(), Spawn(argv, env, cwd, user), options)
 
     # -- sockets
 
@@ -238,7 +239,7 @@ class Node:
         self, family: int = stdlib_socket.AF_INET, type: int = stdlib_socket.SOCK_STREAM, proto: int = 0
     ) -> stdlib_socket.socket:
         """A plain socket in the node's network. Closed with the lab. From any thread."""
-        return self._worker().socket(family, type, proto)
+        return self._view().socket(family, type, proto)
 
     def enter(self) -> AbstractContextManager[None]:
         """trio's sockets and look-ups made in this block are the node's, and those of tasks started in it.
@@ -246,7 +247,7 @@ class Node:
         Whatever is built on trio's sockets works unchanged. A plain `socket.socket()` of an internet
         family made in here by other means raises `OutsideNodeError` rather than using the host's network.
         """
-        self._worker()
+        self._view()
         return enter_node(self)
 
     async def task(
@@ -269,8 +270,9 @@ class Node:
     ) -> list[Any]:
         """`socket.getaddrinfo` as the node's processes would see it. Raises `socket.gaierror`."""
         words = [word.decode() if isinstance(word, bytes) else word for word in (host, port)]
-        request = {"getaddrinfo": [*words, int(family), int(type), int(proto), int(flags)]}
-        answer = await self._worker().channel.request(request)
+        view = self._view()
+        args = [*words, int(family), int(type), int(proto), int(flags)]
+        answer = await view.agent.request({"getaddrinfo": {"ns": view.ns, "args": args}})
         if "gaierror" in answer:
             raise stdlib_socket.gaierror(*answer["gaierror"])
         return [
@@ -294,7 +296,8 @@ class Node:
         return await self._call("async", async_fn, args)  # type: ignore[no-any-return]
 
     async def _call(self, kind: str, fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-        caller = await self._core.session.caller(self._layout, self._worker())
+        self._view()
+        caller = await self._core.session.caller(self._layout)
         return await caller.call(kind, fn, args)
 
     # -- small services
@@ -362,5 +365,5 @@ class Node:
             return found
         raise self._stale()
 
-    def _worker(self) -> Worker:
-        return self._core.worker_of(self._usable())
+    def _view(self) -> NodeView:
+        return self._core.view_of(self._usable())

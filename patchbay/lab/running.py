@@ -14,7 +14,7 @@ import trio
 
 from patchbay.errors import LabDiedError
 from patchbay.sandbox.process import NodeProcess, Spawn, spawn
-from patchbay.sandbox.sandbox import Channel
+from patchbay.sandbox.view import NodeView
 
 __all__ = ["CommandExited", "run_to_end"]
 
@@ -107,7 +107,7 @@ class Output:
 
 async def run_to_end(
     node: str,
-    channel: Channel,
+    view: NodeView,
     what: Spawn,
     *,
     stdin: bytes,
@@ -121,7 +121,7 @@ async def run_to_end(
     pumps = [_Pump(stdout.sinks()), _Pump(stderr.sinks())]
     try:
         with trio.move_on_after(timeout if timeout is not None else float("inf")) as bound:
-            process = await _start(channel, what, stdin, pumps)
+            process = await _start(view, what, stdin, pumps)
             started(process)
             try:
                 code = await _wait(process, stdin, pumps)
@@ -137,9 +137,9 @@ async def run_to_end(
     return subprocess.CompletedProcess(what.argv, code, stdout.value, stderr.value)
 
 
-async def _start(channel: Channel, what: Spawn, stdin: bytes, pumps: list[_Pump]) -> NodeProcess:
+async def _start(view: NodeView, what: Spawn, stdin: bytes, pumps: list[_Pump]) -> NodeProcess:
     source = subprocess.PIPE if stdin else subprocess.DEVNULL
-    process = await spawn(channel, what, source, *(pump.theirs for pump in pumps))
+    process = await spawn(view, what, source, *(pump.theirs for pump in pumps))
     for pump in pumps:
         pump.started()
     return process

@@ -11,15 +11,13 @@ import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
-import cloudpickle
 import trio
 
 from patchbay.errors import WorkerError
-from patchbay.sandbox import callworker, wire
-from patchbay.sandbox.process import Spawn
+from patchbay.sandbox.inside import callworker, wire
 from patchbay.sandbox.sandbox import Channel
 
 __all__ = ["Caller"]
@@ -44,25 +42,20 @@ class Caller:
         self.dead: str | None = None
 
     @classmethod
-    async def start(cls, node: str, channel: Channel) -> Caller:
-        """Start the worker process. Its errors go to the program's stderr."""
+    async def start(cls, node: str, ns: str, agent: Channel) -> Caller:
+        """Start the worker process. What it prints goes where the program's own output goes."""
         mine, theirs = socket.socketpair()
         mine.setblocking(False)
-        conversation = channel.converse()
+        conversation = agent.converse()
+        request = {"ns": ns, "path": _absolute_path(), "env": dict(os.environ), "cwd": os.getcwd()}
+        null = os.open(os.devnull, os.O_RDONLY)
         with theirs:
-            argv = [sys.executable, callworker.__file__, "3"]
-            request = Spawn(argv, None, None, None).request((0, 1, 2, 3))
-            null = os.open(os.devnull, os.O_RDONLY)
             try:
-                wire.send(conversation, request, (null, 1, 2, theirs.fileno()))
+                wire.send(conversation, {"calls": request}, (null, 1, 2, theirs.fileno()))
             finally:
                 os.close(null)
-            _, fds = await channel.answer(conversation)
-        for fd in fds:
-            os.close(fd)
-        caller = cls(node, conversation, mine)
-        await caller._stream.send_all(callworker.frame((0, "path", _absolute_path())))
-        return caller
+            await agent.answer(conversation)
+        return cls(node, conversation, mine)
 
     async def read_answers(self) -> None:
         """Hand out answers until the worker ends; a task of the lab."""
@@ -150,19 +143,31 @@ def _unpickle(kind: str, payload: bytes) -> Any:
 def _pickle_call(function: Callable[..., Any], args: tuple[Any, ...]) -> bytes:
     """Pickled by value where the worker could not import it: `__main__`, notebooks, tests."""
     module = inspect.getmodule(inspect.unwrap(getattr(function, "func", function)))
-    if module is None or _importable(module):
-        return cloudpickle.dumps((function, args))  # type: ignore[no-any-return]
+    if module is None or module.__name__ == "__main__":
+        # cloudpickle itself takes `__main__` by value.
+        return callworker.pickled((function, args), plain=False)
+    if _importable(module):
+        plain = _is_plain_function(function) and all(map(callworker.is_plain, args))
+        return callworker.pickled((function, args), plain=plain)
+    import cloudpickle
+
     cloudpickle.register_pickle_by_value(module)
     try:
-        return cloudpickle.dumps((function, args))  # type: ignore[no-any-return]
+        return callworker.pickled((function, args), plain=False)
     finally:
         cloudpickle.unregister_pickle_by_value(module)
 
 
+def _is_plain_function(function: object) -> bool:
+    """Return whether pickle can carry it by name; a method would carry its object."""
+    of = getattr(function, "__self__", None)
+    return isinstance(function, FunctionType | BuiltinFunctionType) and (
+        of is None or isinstance(of, ModuleType)
+    )
+
+
 def _importable(module: ModuleType) -> bool:
     """Whether another interpreter with our sys.path would find the same module under its name."""
-    if module.__name__ == "__main__":
-        return True  # cloudpickle itself takes it by value
     try:
         spec = importlib.util.find_spec(module.__name__)
     except (ImportError, ValueError):

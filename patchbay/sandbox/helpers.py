@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import socket
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import trio
 
-from patchbay.sandbox import wire
+from patchbay.sandbox.inside import wire
 from patchbay.sandbox.sandbox import Sandbox
 
 __all__ = ["Helpers"]
@@ -43,7 +41,7 @@ class Helpers:
     async def _start(self, ns: str, name: str, module: str, args: Sequence[str]) -> None:
         sock = self._sandbox.agent.converse()
         try:
-            wire.send(sock, {"helper": {"ns": ns, "module": module, "root": _root(), "args": list(args)}})
+            wire.send(sock, {"helper": {"ns": ns, "module": module, "args": list(args)}})
             with trio.fail_after(_STARTS_WITHIN):
                 await self._sandbox.agent.answer(sock)
         except BaseException:
@@ -72,13 +70,6 @@ class Helpers:
     def close(self) -> None:
         for key in list(self._running):
             self.end(*key)
-
-
-def _root() -> str:
-    """The folder that modules of patchbay are imported from."""
-    spec = importlib.util.find_spec("patchbay")
-    assert spec and spec.origin
-    return str(Path(spec.origin).parent.parent)
 
 
 class _Running:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import pwd
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,11 @@ from typing import Any
 import trio
 
 from patchbay.errors import PatchbayError
-from patchbay.sandbox import relay, wire
+from patchbay.sandbox.inside import wire
 from patchbay.sandbox.sandbox import Channel
-from patchbay.sandbox.server import find_program
+from patchbay.sandbox.view import NodeView
 
-__all__ = ["NodeProcess", "Spawn", "popen", "spawn"]
+__all__ = ["NodePopen", "NodeProcess", "Spawn", "spawn"]
 
 # After SIGTERM a process has so long to end by itself.
 GRACE = 2.0
@@ -113,7 +113,7 @@ class NodeProcess:
                 self.close()
 
     def close(self) -> None:
-        """Let go of it: the worker kills what still runs."""
+        """Let go of it: the agent kills what still runs."""
         self._conversation.close()
         for stream in (self.stdin, self.stdout, self.stderr):
             if isinstance(stream, trio.lowlevel.FdStream):
@@ -136,8 +136,8 @@ class Spawn:
     ) -> None:
         if isinstance(argv, str | bytes) or not argv:
             raise TypeError(f"argv must be a list such as ['ping', '-c1', host], not {argv!r}")
-        self.argv = [os.fspath(word) for word in argv]
-        self.env = {**os.environ, **(env or {})}
+        self.argv = [_plain(word) for word in argv]
+        self.env = {_plain(name): _plain(value) for name, value in {**os.environ, **(env or {})}.items()}
         self.cwd = os.fspath(cwd) if cwd is not None else str(Path.cwd())
         # setpriv(1), of util-linux: by name as /etc/passwd has it.
         self.prefix = (
@@ -146,16 +146,21 @@ class Spawn:
             else []
         )
 
-    def request(self, targets: Sequence[int], tty: str | None = None) -> wire.Message:
+    def request(self, ns: str, targets: Sequence[int], **more: Any) -> wire.Message:
+        """Say it to the agent: `targets` are the numbers that the descriptors with it are to have."""
         return {
-            "spawn": {
-                "argv": [*self.prefix, *self.argv],
-                "env": self.env,
-                "cwd": self.cwd,
-                "tty": tty,
-                "targets": list(targets),
-            }
+            "ns": ns,
+            "argv": [*self.prefix, *self.argv],
+            "env": self.env,
+            "cwd": self.cwd,
+            "targets": list(targets),
+            **more,
         }
+
+
+def _plain(word: str | os.PathLike[str]) -> str:
+    """Return the text as a `str` and no subclass, such as an enum, which cannot travel."""
+    return str.__str__(os.fsdecode(word))
 
 
 def _group_of(user: str | int) -> str | int:
@@ -167,19 +172,17 @@ def _group_of(user: str | int) -> str | int:
     return entry.pw_gid
 
 
-async def spawn(channel: Channel, what: Spawn, stdin: Any, stdout: Any, stderr: Any) -> NodeProcess:
+async def spawn(view: NodeView, what: Spawn, stdin: Any, stdout: Any, stderr: Any) -> NodeProcess:
     """Start a process. The three streams are as for `subprocess.Popen`."""
     with _Streams(stdin, stdout, stderr) as streams:
-        conversation = channel.converse()
+        conversation = view.agent.converse()
         try:
-            wire.send(conversation, what.request((0, 1, 2)), streams.theirs)
-            message, fds = await channel.answer(conversation)
+            wire.send(conversation, {"spawn": what.request(view.ns, (0, 1, 2))}, streams.theirs)
+            message, _ = await view.agent.answer(conversation)
         except BaseException:
             conversation.close()
             raise
-        for fd in fds:
-            os.close(fd)
-        process = NodeProcess(what.argv, message["pid"], conversation, channel)
+        process = NodeProcess(what.argv, message["pid"], conversation, view.agent)
         process.stdin, process.stdout, process.stderr = streams.take()
         return process
 
@@ -225,22 +228,73 @@ class _Streams:
             os.close(fd)
 
 
-def popen(channel: Channel, what: Spawn, options: Mapping[str, Any]) -> subprocess.Popen[Any]:
-    """Start a process behind a relay that is a true child of the program.
+# What `subprocess.Popen` has and a process in a node cannot have, or has by other means.
+_REFUSED = (
+    "executable",
+    "preexec_fn",
+    "shell",
+    "startupinfo",
+    "creationflags",
+    "group",
+    "extra_groups",
+    "env",
+)
 
-    Raises `FileNotFoundError` for a program that is not there, as `subprocess.Popen` does.
+
+class NodePopen(subprocess.Popen[Any]):
+    """A `subprocess.Popen` in a node: a true child of the program, started for it by the agent's parent.
+
+    `options` are those of `Popen`. Raises `FileNotFoundError` and the like as `Popen` does, and `TypeError`
+    for options that a process in a node cannot have.
     """
-    find_program(what.argv[0], what.env.get("PATH", os.defpath))
-    conversation = channel.converse()
-    request = os.memfd_create("patchbay-popen", 0)
-    with conversation:
-        os.write(request, relay.encode(what.request((0, 1, 2))))
+
+    def __init__(self, view: NodeView, what: Spawn, options: Mapping[str, Any]) -> None:
+        if refused := [name for name in _REFUSED if name in options]:
+            raise TypeError(f"popen() in a node takes no {refused[0]}")
+        self._view = view
+        self._what = what
+        super().__init__(what.argv, **options)
+
+    def _execute_child(self, *args: Any) -> None:
+        """Start the process, in place of the method that forks this program.
+
+        It is not public. In Python 3.11 to 3.14 it is the one place in which `Popen` starts something, called
+        with the options of `__init__` and with the child's ends of the pipes, -1 where there is none.
+        """
+        names = inspect.signature(subprocess.Popen._execute_child).parameters  # type: ignore[attr-defined]
+        given = dict(zip(list(names)[1:], args, strict=True))
+        streams = [given["p2cread"], given["c2pwrite"], given["errwrite"]]
         try:
-            fds = (conversation.fileno(), request)
-            return subprocess.Popen(
-                [sys.executable, "-I", "-S", relay.__file__, *map(str, fds)],
-                pass_fds=fds,
-                **options,
-            )
+            self.pid = self._start([fd if fd >= 0 else n for n, fd in enumerate(streams)], given)
+            self._child_created = True
         finally:
-            os.close(request)
+            pipes = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
+            self._close_pipe_fds(*(given[pipe] for pipe in pipes))  # type: ignore[attr-defined]
+
+    def _start(self, streams: Sequence[int], given: Mapping[str, Any]) -> int:
+        names = ("start_new_session", "process_group", "umask")
+        options = {name: given[name] for name in names}
+        passed = list(given["pass_fds"])
+        request = self._what.request(self._view.ns, [0, 1, 2, *passed], options=options)
+        with self._view.agent.converse() as conversation:
+            wire.send(conversation, {"popen": request}, (*streams, *passed))
+            return _started(self._view.agent, conversation)
+
+
+def _started(agent: Channel, conversation: socket.socket) -> int:
+    """Return the id of a child of this program, once it has become what it was meant to be."""
+    conversation.setblocking(True)
+    pid, error = -1, None
+    # The id and an error come from two processes, in any order; exec ends the conversation.
+    while (message := wire.receive(conversation)[0]) is not None:
+        if "pid" in message:
+            pid = message["pid"]
+        else:
+            error = message
+    if error and pid >= 0:
+        os.waitpid(pid, 0)
+    if error:
+        raise OSError(error["errno"], error["error"])
+    if pid < 0:
+        raise agent.gone()
+    return pid

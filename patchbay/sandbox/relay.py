@@ -1,12 +1,10 @@
-"""A process that stands for one in a lab: it passes signals in and the exit status out.
+"""This process stands for one in a lab: it passes signals in and the exit status out.
 
-Started by its path (`python -I -S relay.py CONVERSATION REQUEST`) as a child of whoever wants a true child.
-When it dies, its conversation ends, and with it the command in the lab. Standard library only.
+When it dies, its conversation ends, and with it the command in the lab.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import signal
@@ -14,20 +12,11 @@ import socket
 import sys
 from typing import Any
 
-if __package__:
-    from patchbay.sandbox import wire
-else:  # started by its path, without site-packages
-    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-    import wire  # type: ignore[import-not-found, no-redef]
+from patchbay.sandbox.inside import wire
 
-__all__ = ["encode", "end_like", "main", "relay"]
+__all__ = ["end_like", "relay"]
 
 _NOT_PASSED = {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD, signal.SIGTTIN, signal.SIGTTOU}
-
-
-def encode(request: wire.Message) -> bytes:
-    """A request as the relay reads it from its memory file."""
-    return json.dumps(request).encode()
 
 
 def relay(conversation: socket.socket, request: wire.Message, fds: tuple[int, ...]) -> int:
@@ -46,15 +35,13 @@ def relay(conversation: socket.socket, request: wire.Message, fds: tuple[int, ..
     except BrokenPipeError:
         return int(signal.SIGKILL)  # the lab is gone
     signal.pthread_sigmask(signal.SIG_UNBLOCK, passed_on)
-    started, passed = wire.receive(conversation)
+    started, _ = wire.receive(conversation)
     if started is None:
         return int(signal.SIGKILL)
     if "errno" in started:
         print(started["error"], file=sys.stderr)
         # As a shell does: 127 where there is no such program, 126 where it cannot be run.
         return (127 if started["errno"] == 2 else 126) << 8
-    for fd in passed:
-        os.close(fd)
     ended, _ = wire.receive(conversation)
     return int(ended["status"]) if ended else int(signal.SIGKILL)
 
@@ -68,16 +55,3 @@ def end_like(status: int) -> None:
             signal.signal(signum, signal.SIG_DFL)
         os.kill(os.getpid(), signum)
     os._exit(os.WEXITSTATUS(status))
-
-
-def main() -> None:
-    conversation = socket.socket(fileno=int(sys.argv[1]))
-    conversation.setblocking(True)
-    with open(int(sys.argv[2]), "rb") as file:
-        file.seek(0)
-        request = json.load(file)
-    end_like(relay(conversation, request, (0, 1, 2)))
-
-
-if __name__ == "__main__":
-    main()

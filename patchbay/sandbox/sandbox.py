@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
+import signal
 import socket
 import struct
-import subprocess
-import sys
-from pathlib import Path
+import threading
 from typing import Any
 
 import trio
 
 from patchbay.errors import HostError, LabClosedError, LabDiedError, PatchbayError
-from patchbay.sandbox import agent as agent_program
-from patchbay.sandbox import host, wire
+from patchbay.sandbox import host
+from patchbay.sandbox.inside import wire
+from patchbay.sandbox.interpreter import fork_agent
 
-__all__ = ["ANSWER_WITHIN", "Channel", "Sandbox", "patient"]
+__all__ = ["Asking", "Channel", "Sandbox"]
 
-# No answer that the program waits for on its event loop takes longer than milliseconds.
-ANSWER_WITHIN = 1.0
+# No answer that the program waits for on its event loop takes longer than milliseconds; beside others' work
+# on a loaded machine it may. An agent that has died is noticed at once.
+_ANSWER_WITHIN = 10.0
 # For what starts only once: an interpreter on a loaded machine.
 _START_WITHIN = 30.0
 _END_WITHIN = 2.0
-
-
-def patient(sock: socket.socket, within: float) -> None:
-    """Let the kernel wait, so many seconds, rather than Python: that asks it twice for each message."""
-    sock.setblocking(True)
-    seconds, fraction = divmod(within, 1)
-    sock.setsockopt(
-        socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", int(seconds), int(fraction * 1e6))
-    )
 
 
 class Channel:
@@ -65,22 +58,19 @@ class Channel:
         await trio.lowlevel.wait_readable(sock)
         return self._checked(*wire.receive(sock))
 
-    def request_now(
-        self, message: wire.Message, within: float = ANSWER_WITHIN
-    ) -> tuple[wire.Message, list[int]]:
+    def request_now(self, message: wire.Message) -> wire.Message:
         """Ask and wait without trio, for what is answered at once."""
         with self.converse() as sock:
             wire.send(sock, message)
-            return self.answer_now(sock, within)
+            return self.answer_now(sock)[0]
 
-    def answer_now(
-        self, sock: socket.socket, within: float = ANSWER_WITHIN
-    ) -> tuple[wire.Message, list[int]]:
-        patient(sock, within)
+    def answer_now(self, sock: socket.socket) -> tuple[wire.Message, list[int]]:
+        """Wait for the next message of a conversation without trio."""
+        _let_the_kernel_wait(sock)
         return self.next_answer(sock)
 
     def next_answer(self, sock: socket.socket) -> tuple[wire.Message, list[int]]:
-        """The next message of a conversation that was made `patient`."""
+        """Wait likewise, in a conversation in which that was done before."""
         try:
             return self._checked(*wire.receive(sock))
         except BlockingIOError:
@@ -106,25 +96,71 @@ class Channel:
         self._sock.close()
 
 
-class Sandbox:
-    """A lab's namespaces, held by its agent process."""
+def _let_the_kernel_wait(sock: socket.socket) -> None:
+    """Bound the wait for messages by the kernel: Python would ask it twice for each."""
+    sock.setblocking(True)
+    bound = struct.pack("ll", int(_ANSWER_WITHIN), 0)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, bound)
 
-    def __init__(self, process: subprocess.Popen[bytes], sock: socket.socket, stderr: int) -> None:
-        self._process = process
-        self._pidfd = os.pidfd_open(process.pid)
-        self._stderr = stderr
+
+class Asking:
+    """A conversation that is kept, for short questions from any thread, one at a time."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._sock: socket.socket | None = None
+        self._lock = threading.Lock()
+
+    def ask(self, message: wire.Message) -> int:
+        """Ask for a descriptor and wait for it. Raises `OSError` where the other side reports one."""
+        with self._lock:
+            if self._sock is None:
+                self._sock = self._channel.converse()
+                _let_the_kernel_wait(self._sock)
+            try:
+                wire.send(self._sock, message)
+                return self._channel.next_answer(self._sock)[1][0]
+            except (PatchbayError, BrokenPipeError):
+                # The answer may still come, and must not be taken for that to another question.
+                self._close()
+                raise self._channel.gone() from None
+
+    def close(self) -> None:
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
+
+
+class Sandbox:
+    """A lab's namespaces, held by its agent process.
+
+    Raises `HostError` with everything that this machine lacks.
+    """
+
+    def __init__(self) -> None:
+        if lacks := host.lacks():
+            raise HostError(lacks)
+        self._sock, theirs = wire.pair()
+        self._sock.setblocking(False)
+        self._stderr = os.memfd_create("patchbay-agent-stderr")
         self._closing = False
-        self.agent = Channel(sock, self)
+        self.agent = Channel(self._sock, self)
+        self.asking = Asking(self.agent)
+        # The process id of the agent's parent, in the program's own numbers.
+        self.pid = -1
+        self._pidfd = -1
         # How many user ids the lab has: 1, or enough for programs that change theirs.
         self.ids = 1
-
-    @property
-    def pid(self) -> int:
-        """The agent's process id, in the program's own numbers."""
-        return self._process.pid
+        with theirs:
+            fork_agent(host.tool_path(), theirs, self._stderr)
 
     @property
     def alive(self) -> bool:
+        """Return whether the agent is there."""
         if self._closing:
             return False
         poll = select.poll()
@@ -134,39 +170,43 @@ class Sandbox:
     @classmethod
     async def start(cls) -> Sandbox:
         """Start an agent in new namespaces. Raises `HostError` with everything that is in the way."""
-        lacks = host.lacks()
-        if lacks:
-            raise HostError(lacks)
-        mine, theirs = wire.pair()
-        stderr = os.memfd_create("patchbay-agent-stderr")
-        with theirs:
-            process = _spawn_agent(theirs, stderr)
-        sandbox = cls(process, mine, stderr)
-        try:
-            with trio.fail_after(_START_WITHIN):
-                mine.setblocking(False)
-                await sandbox._handshake(mine)
-        except BaseException:
-            with trio.CancelScope(shield=True):
-                await sandbox.close()
-            raise
-        mine.setblocking(True)
+        sandbox = cls()
+        await sandbox.up()
         return sandbox
 
-    async def _handshake(self, sock: socket.socket) -> None:
-        await self._expect(sock, "unshared")
-        self.ids = await _map_ids(self.pid)
-        wire.send(sock, {"mapped": True})
-        await self._expect(sock, "up")
+    async def up(self) -> None:
+        """Wait until the agent is there. Raises `HostError` where it cannot make namespaces."""
+        try:
+            with trio.fail_after(_START_WITHIN):
+                await self._handshake()
+            # Conversations may be opened from any thread.
+            self._sock.setblocking(True)
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await self.close()
+            raise
 
-    async def _expect(self, sock: socket.socket, key: str) -> None:
-        await trio.lowlevel.wait_readable(sock)
-        message, _ = wire.receive(sock)
+    async def _handshake(self) -> None:
+        await self._meet()
+        await self._expect("unshared")
+        self.ids = await _map_ids(self.pid)
+        wire.send(self._sock, {"mapped": True})
+        await self._expect("up")
+
+    async def _meet(self) -> None:
+        """Learn of which process this is about: a child of this program, which has to be waited for."""
+        self.pid = (await self._expect("forked"))["forked"]
+        self._pidfd = os.pidfd_open(self.pid)
+
+    async def _expect(self, key: str) -> wire.Message:
+        await trio.lowlevel.wait_readable(self._sock)
+        message, _ = wire.receive(self._sock)
         if message is None:
             raise LabDiedError(f"the lab's agent did not start:\n{self._last_words()}")
         if "failed" in message:
             raise HostError(host.namespace_lacks(message["failed"], message["error"]))
         assert key in message, message
+        return message
 
     def gone(self) -> LabClosedError | LabDiedError:
         """The error of who uses an agent that does not answer any more."""
@@ -197,35 +237,30 @@ class Sandbox:
     async def close(self) -> None:
         """End the agent, and with it everything in the lab. Does not wait longer than a few seconds."""
         self._closing = True
-        self.agent.close()
+        self.asking.close()
         try:
             with trio.move_on_after(_END_WITHIN):
-                await self._ended()
+                if self._pidfd < 0:
+                    with contextlib.suppress(LabDiedError):
+                        await self._meet()
+                self.agent.close()
+                if self._pidfd >= 0:
+                    await self._ended()
         finally:
-            self._process.kill()
-            self._process.wait()
+            self.agent.close()
+            self._close_now()
+
+    def _close_now(self) -> None:
+        if self._pidfd >= 0:
+            # It is a child of this program, which may have been waited for by somebody else already.
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
             os.close(self._pidfd)
-            os.close(self._stderr)
-            self._stderr = -1
-
-
-def _spawn_agent(channel: socket.socket, stderr: int) -> subprocess.Popen[bytes]:
-    pidfd = os.pidfd_open(os.getpid())
-    program = str(Path(agent_program.__file__).resolve())
-    fds = [channel.fileno(), pidfd]
-    try:
-        # A session of its own, so that Ctrl-C reaches the program first and its cleanup finds a lab.
-        return subprocess.Popen(
-            [sys.executable, "-I", "-S", program, *map(str, fds), host.tool_path()],
-            stdin=subprocess.DEVNULL,
-            stdout=stderr,
-            stderr=stderr,
-            cwd="/",
-            pass_fds=fds,
-            start_new_session=True,
-        )
-    finally:
-        os.close(pidfd)
+            self._pidfd = -1
+        os.close(self._stderr)
+        self._stderr = -1
 
 
 async def _map_ids(pid: int) -> int:

@@ -16,21 +16,19 @@ import tty
 from collections.abc import Iterator
 from typing import Any
 
-from patchbay.sandbox import wire
+from patchbay.sandbox.inside import wire
 from patchbay.sandbox.process import Spawn
 
 __all__ = ["on_terminal"]
 
 
-def on_terminal(conversation: socket.socket, what: Spawn) -> int:
+def on_terminal(conversation: socket.socket, what: Spawn, ns: str) -> int:
     """Run the command with a terminal; its wait status."""
     master, slave = pty.openpty()
     _copy_size(master)
-    wire.send(conversation, what.request((), tty=os.ttyname(slave)))
-    message, fds = wire.receive(conversation)
+    wire.send(conversation, {"spawn": what.request(ns, (), tty=os.ttyname(slave))})
+    message, _ = wire.receive(conversation)
     os.close(slave)
-    for fd in fds:
-        os.close(fd)
     if message is None or "errno" in message:
         print(message["error"] if message else "the lab is gone", file=sys.stderr)
         return 127 << 8

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from patchbay.emulator.system import detach
-from patchbay.sandbox import wire
+from patchbay.sandbox.inside import wire
 from patchbay.services.stun import answer
 
 __all__ = ["PortMapper", "main"]

@@ -11,7 +11,7 @@ import os
 import sys
 
 from patchbay.emulator.relay import main
-from patchbay.sandbox import wire
+from patchbay.sandbox.inside import wire
 
 ours, theirs = wire.pair()
 child = os.fork()

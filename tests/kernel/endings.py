@@ -31,18 +31,18 @@ async def hold(way: str, lab: patchbay.Lab, scope: trio.CancelScope) -> None:
     laptop = lab.device("laptop")
     held = [laptop.socket(), lab.device("server").socket()]
     await laptop.call(os.getpid)
-    laptop.popen(["sleep", "1000"])
+    children = [laptop.popen(["sleep", "1000"]), lab.device("server").popen(["sleep", "1000"])]
     stubborn = "trap '' TERM INT HUP; echo ready; while :; do sleep 1; done"
     async with laptop.open_process(["sh", "-c", stubborn], stdout=-1) as child:
         assert child.stdout
         await child.stdout.receive_some()
         state = {
             "agent": lab._core.session.sandbox.pid,
-            "namespaces": [list(worker.namespace) for worker in lab._core.session._workers.values()],
+            "namespaces": [list(view.namespace) for view in lab._core.session._views.values()],
         }
         print(json.dumps(state), flush=True)
         await end(way, lab, scope)
-    del held
+    del held, children
 
 
 async def end(way: str, lab: patchbay.Lab, scope: trio.CancelScope) -> None:

@@ -1,14 +1,14 @@
-"""How the program, its agent and the workers speak: JSON messages with descriptors over SEQPACKET sockets.
+"""How the program and its agent speak: messages with descriptors over SEQPACKET sockets.
 
-Standard library only, since the agent runs without any site-packages. A *channel* carries nothing
-but new *conversations* (the far end of a fresh socket pair); everything else is said in a conversation,
-each about one thing, so that replies never wait for each other.
+A *channel* carries nothing but new *conversations* (the far end of a fresh socket pair); everything else is
+said in a conversation, each about one thing, so that replies never wait for each other. Messages are made of
+plain values, and travel as `marshal` writes them: built into Python, and the quickest. Standard library only.
 """
 
 from __future__ import annotations
 
 import array
-import json
+import marshal
 import os
 import socket
 from typing import Any
@@ -21,6 +21,8 @@ Message = dict[str, Any]
 # such as an environment or a batch of thousands of lines, travel in a memory file.
 _INLINE = 32 * 1024
 _MOST_FDS = 16
+# Of the format of marshal: what every Python since 3.4 reads.
+_VERSION = 4
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
@@ -30,7 +32,7 @@ def pair() -> tuple[socket.socket, socket.socket]:
 
 def send(sock: socket.socket, message: Message, fds: tuple[int, ...] = ()) -> None:
     """Send `message` with copies of `fds`."""
-    data = json.dumps(message).encode()
+    data = marshal.dumps(message, _VERSION)
     if len(data) <= _INLINE:
         _send(sock, data, fds)
         return
@@ -67,7 +69,7 @@ def receive(sock: socket.socket) -> tuple[Message | None, list[int]]:
         return None, received
     if data == b"+":
         data = _read_memory(received.pop())
-    message: Message = json.loads(data)
+    message: Message = marshal.loads(data)
     return message, received
 
 

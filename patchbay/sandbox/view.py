@@ -1,7 +1,8 @@
-"""The program's side of a worker: the process that stands in a node and makes its sockets."""
+"""The program's side of a node: its sockets, and the way to its processes."""
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import socket
@@ -12,58 +13,61 @@ from collections.abc import Iterable, Mapping
 
 import trio
 
-from patchbay.errors import StaleHandleError
-from patchbay.sandbox import wire
+from patchbay.errors import LabClosedError, LabDiedError, StaleHandleError
 from patchbay.sandbox.guard import allowed
-from patchbay.sandbox.sandbox import ANSWER_WITHIN, Channel, Sandbox, patient
+from patchbay.sandbox.sandbox import Sandbox
 
-__all__ = ["Worker", "close_sockets_of"]
+__all__ = ["NodeView", "close_sockets_of"]
 
 # include/uapi/linux/sockios.h: a descriptor of the network namespace of a socket.
 SIOCGSKNS = 0x894C
 
-# A fork of the agent into a namespace: milliseconds, but beside others' work.
-_STARTS_WITHIN = 10.0
 
+class NodeView:
+    """A node as its processes and sockets see it: made before the first of them, which takes 1 ms.
 
-class Worker:
-    """A node's worker. `namespace` identifies its network namespace as the kernel does."""
+    `namespace` identifies its network namespace as the kernel does.
+    """
 
     def __init__(self, sandbox: Sandbox, ns: str, shown: Mapping[str, str]) -> None:
-        sock = sandbox.agent.converse()
-        wire.send(sock, {"worker": {"ns": ns, "shown": dict(shown)}})
-        sandbox.agent.answer_now(sock, _STARTS_WITHIN)
-        self.channel = Channel(sock, sandbox)
+        self.ns = ns
+        self.agent = sandbox.agent
+        self._asking = sandbox.asking
         self._shown = dict(shown)
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
-        self._asking = self.channel.converse()
-        patient(self._asking, ANSWER_WITHIN)
-        # popen() and socket() may be called from any thread.
+        # socket() may be called from any thread, and must not be overtaken by close().
         self._lock = threading.Lock()
         self._closed = False
+        self.agent.request_now({"view": {"ns": ns, "shown": self._shown}})
         with self.socket(socket.AF_INET, socket.SOCK_DGRAM, 0) as probe:
             self.namespace = _namespace_of(probe.fileno())
 
     def socket(self, family: int, kind: int, proto: int) -> socket.socket:
-        """A plain socket of the node. Blocks for some 50 µs."""
+        """Make a plain socket of the node. Blocks for some 50 µs."""
         with self._lock:
             if self._closed:
-                raise StaleHandleError("the node of this worker is gone")
-            wire.send(self._asking, {"socket": [family, kind, proto]})
-            _, fds = self.channel.next_answer(self._asking)
-        with allowed():
-            made = socket.socket(family, kind, proto, fileno=fds[0])
-        self._sockets.add(made)
+                raise StaleHandleError("the node of this socket is gone")
+            fd = self._asking.ask({"socket": (self.ns, int(family), int(kind), proto)})
+            with allowed():
+                made = socket.socket(family, kind, proto, fileno=fd)
+            self._sockets.add(made)
         return made
 
     def show(self, files: Mapping[str, str]) -> None:
         """Show files at other places (target: source), and no others, to the node's processes."""
         if self._shown != files:
             self._shown = dict(files)
-            self.channel.request_now({"show": self._shown})
+            self.agent.request_now({"show": {"ns": self.ns, "shown": self._shown}})
 
-    def close(self) -> None:
-        """End the worker, its processes, and every socket that it handed out."""
+    def leave(self) -> None:
+        """End what runs in the node, and close every socket that was handed out, because the node is gone."""
+        self.close_sockets()
+        # Of a lab that is dead, there is nothing left to end.
+        with contextlib.suppress(LabClosedError, LabDiedError):
+            self.agent.request_now({"leave": self.ns})
+
+    def close_sockets(self) -> None:
+        """Close every socket that was handed out, and hand out no more."""
         with self._lock:
             self._closed = True
         for handed_out in list(self._sockets):
@@ -71,8 +75,6 @@ class Worker:
                 # Wakes the tasks that wait for it; nothing else would.
                 trio.lowlevel.notify_closing(handed_out)
                 handed_out.close()
-        self._asking.close()
-        self.channel.close()
 
 
 def _namespace_of(fd: int) -> tuple[int, int] | None:
@@ -88,14 +90,14 @@ def _namespace_of(fd: int) -> tuple[int, int] | None:
         os.close(ns)
 
 
-def close_sockets_of(workers: Iterable[Worker]) -> None:
+def close_sockets_of(views: Iterable[NodeView]) -> None:
     """Take away what the program still holds of these nodes: each socket keeps a namespace alive.
 
     Sockets handed out are closed already; left are those that were accepted, duplicated or
     detached. Their descriptors are pointed at /dev/null rather than closed: whoever owns one still
     closes it himself, and must not then hit a descriptor that came to be in between.
     """
-    ours = {worker.namespace for worker in workers} - {None}
+    ours = {view.namespace for view in views} - {None}
     if not ours:
         return
     null = os.open(os.devnull, os.O_RDWR)

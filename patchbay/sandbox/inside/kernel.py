@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
+import signal
 import socket
 import struct
 
@@ -15,6 +16,7 @@ __all__ = [
     "CLONE_NEWUSER",
     "bind",
     "die_with_parent",
+    "fork_sibling",
     "make_private",
     "mount",
     "setns",
@@ -28,6 +30,7 @@ CLONE_NEWNS = 0x00020000
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
+CLONE_PARENT = 0x00008000
 # include/uapi/linux/mount.h
 MS_BIND = 0x1000
 MS_REC = 0x4000
@@ -38,6 +41,9 @@ PR_SET_PDEATHSIG = 1
 # include/uapi/linux/sockios.h and ethtool.h
 SIOCETHTOOL = 0x8946
 ETHTOOL_GLINK = 0x0000000A
+
+# clone(2) as a system call: the C library's function wants a stack. Elsewhere the number is 120.
+SYS_CLONE = {"x86_64": 56, "aarch64": 220, "riscv64": 220, "loongarch64": 220}
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -93,6 +99,18 @@ def make_private() -> None:
 def die_with_parent(signum: int) -> None:
     """prctl(PR_SET_PDEATHSIG): be sent `signum` when the parent process is gone."""
     _checked(_libc.prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signum), 0, 0, 0), "prctl")
+
+
+def fork_sibling() -> int:
+    """Fork a process whose parent is this one's: return its process id here, and 0 there.
+
+    For process 1 of a pid namespace the kernel refuses it (kernel/fork.c, copy_process). Python's own fork
+    does a little more, for threads and locks, which a program with one thread does not miss.
+    """
+    flags = ctypes.c_ulong(CLONE_PARENT | signal.SIGCHLD)
+    pid: int = _libc.syscall(SYS_CLONE.get(os.uname().machine, 120), flags, None, None, None, None)
+    _checked(min(pid, 0), "clone")
+    return pid
 
 
 def sync_carrier(sock: socket.socket, ifname: str) -> None:
