@@ -19,7 +19,6 @@ PatchbayError
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 
 from attrs import frozen
@@ -48,6 +47,8 @@ __all__ = [
 
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?`, or nothing where no known word is close."""
+    import difflib
+
     close = difflib.get_close_matches(wrong, sorted(known), n=1)
     return f"; did you mean '{close[0]}'?" if close else ""
 

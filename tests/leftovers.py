@@ -24,7 +24,7 @@ from attrs import frozen
 
 from tests.patience import DEADLINE
 
-__all__ = ["Machine", "descendants", "left_over"]
+__all__ = ["Machine", "be_a_subreaper", "descendants", "left_over"]
 
 _PR_SET_CHILD_SUBREAPER = 36  # include/uapi/linux/prctl.h
 # Where programs put what they do not put into TMPDIR.
@@ -79,6 +79,11 @@ def _accounts() -> Iterator[str]:
     for name in _ACCOUNT_FILES:
         with contextlib.suppress(FileNotFoundError):
             yield from (f"{line} in {name}" for line in Path(name).read_text().splitlines())
+
+
+def be_a_subreaper() -> None:
+    """Have this process adopt the orphans among its descendants."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def descendants(ancestor: int) -> dict[int, str]:
@@ -142,7 +147,7 @@ class _Check:
 def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput") or config.option.collectonly:
         return
-    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    be_a_subreaper()
     # pytest keeps the files of tests of the last three runs, for whoever looks into a failure.
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
     scratch = Path(tempfile.mkdtemp(prefix="pb-tests-"))

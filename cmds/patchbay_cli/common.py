@@ -12,7 +12,7 @@ import typer
 from patchbay.model.link import Emulator
 
 if TYPE_CHECKING:
-    from patchbay.config.lab_file import Draft
+    from patchbay.config.draft import Draft
     from patchbay.model.lab import LabSpec
 
 __all__ = ["BAD_INPUT", "EmulatorOption", "errors_end_plainly", "fail", "read_spec", "read_topology"]

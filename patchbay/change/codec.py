@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
-from ipaddress import ip_address
-from typing import Any, TypeVar
-
-import cattrs
+from typing import Any
 
 from patchbay.change.base import Change
 from patchbay.change.links import (
@@ -19,18 +15,16 @@ from patchbay.change.links import (
     SetLinkCondition,
     UseEmulator,
 )
+from patchbay.change.made import made_of
 from patchbay.change.names import SetName, SetNameserver
 from patchbay.change.nodes import Add, RemoveDevice, RemoveRouter
 from patchbay.change.policies import FlushNat, SetFirewall, SetNat
-from patchbay.config.converter import Unacceptable, describe_value, make_converter, structure
+from patchbay.config.converter import describe_value
 from patchbay.config.encode import fields_of, lab_table
 from patchbay.config.lab_file import draft_lab
 from patchbay.errors import Problem, SpecError, did_you_mean
-from patchbay.layout.layout import Address
 
-__all__ = ["CHANGES", "from_record", "from_table", "made_of", "to_table"]
-
-ChangeT = TypeVar("ChangeT")
+__all__ = ["CHANGES", "from_record", "from_table", "to_table"]
 
 # What users can do to a lab, by the name that it has in files.
 CHANGES: Mapping[str, type[Change]] = {
@@ -76,25 +70,3 @@ def _read(table: Mapping[str, Any], kinds: Mapping[str, type[Change]]) -> Change
             raise SpecError(draft.problems)
         return Add(draft.spec)
     return made_of(kinds[action], **fields)
-
-
-def made_of(kind: type[ChangeT], **fields: Any) -> ChangeT:
-    """Return the change with these fields, which are what users write: names, tables, or values of the model.
-
-    Raises `SpecError` with every problem.
-    """
-    return structure(_converter(), fields, kind)
-
-
-@cache
-def _converter() -> cattrs.Converter:
-    made = make_converter()
-    made.register_structure_hook_func(lambda kind: kind == Address, _address)
-    return made
-
-
-def _address(value: object, _: object) -> Address:
-    try:
-        return ip_address(str(value))
-    except ValueError:
-        raise Unacceptable(f"found {describe_value(value)}; accepted: an IPv4 or IPv6 address") from None

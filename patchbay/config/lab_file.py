@@ -12,6 +12,7 @@ import tomli
 from attrs import field, frozen
 
 from patchbay.config.converter import collect, describe_value, shared_converter, unknown_key
+from patchbay.config.draft import Draft
 from patchbay.errors import Problem, SpecError
 from patchbay.model.lab import (
     DeviceSpec,
@@ -24,7 +25,7 @@ from patchbay.model.lab import (
 )
 from patchbay.model.link import Impairment, LinkCondition
 
-__all__ = ["TOPOLOGY_KEYS", "Draft", "draft_lab", "read_lab", "read_toml"]
+__all__ = ["TOPOLOGY_KEYS", "draft_lab", "read_lab", "read_toml"]
 
 MOST_DEVICES = 10_000
 
@@ -65,18 +66,6 @@ class _RegionPair:
 
     a: str
     b: str
-
-
-@frozen
-class Draft:
-    """What a lab file says: all of it that can be read, and what is wrong with the rest.
-
-    `layout.allocate.lay_out` adds what else is wrong, so that a user hears of everything at once.
-    """
-
-    spec: LabSpec
-    problems: tuple[Problem, ...] = ()
-    source: str | None = None
 
 
 _PARTS = ["router", "device", "region", "region-link"]

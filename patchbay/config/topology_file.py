@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from patchbay.config.lab_file import TOPOLOGY_KEYS, Draft, draft_lab, read_toml
+from patchbay.config.draft import Draft
+from patchbay.config.lab_file import TOPOLOGY_KEYS, draft_lab, read_toml
 from patchbay.errors import Problem, SpecError
 
 __all__ = ["SIM_KEYS", "draft_topology", "find_topology", "is_sim"]

@@ -7,6 +7,7 @@ from typing import Any
 
 from attrs import frozen
 
+from patchbay.sandbox.inside.kept import LONGEST
 from patchbay.tools.commands import (
     CheckQdiscs,
     Command,
@@ -26,6 +27,10 @@ __all__ = ["Batch", "batches", "step"]
 _TRANSACTION = 50_000
 
 
+# What an `ip` that is kept may do: nothing that it knows by name can be another thing afterwards.
+_ADDING = (("netns", "add"), ("link", "add"))
+
+
 @frozen
 class Batch:
     """Commands that one tool runs together."""
@@ -36,6 +41,11 @@ class Batch:
     def forgiving(self) -> bool:
         """Whether errors of single commands may be none: then all of them are tried."""
         return any(isinstance(command, Ip | Tc) and command.tolerate for command in self.commands)
+
+    @property
+    def only_adds(self) -> bool:
+        """Whether all that is done is to add namespaces and links to the lab's own namespace."""
+        return all(c.ns is None and isinstance(c, Ip) and c.args[:2] in _ADDING for c in self.commands)
 
     @property
     def lane(self) -> str:
@@ -76,13 +86,15 @@ def _fits(group: Sequence[Command], command: Command) -> bool:
 def step(batch: Batch) -> list[Any]:
     """The batch as the agent reads it."""
     first = batch.commands[0]
+    if isinstance(first, Ip) and batch.only_adds and len(text := _lines(batch)) <= LONGEST:
+        return ["keep", text]
     if isinstance(first, Ip | Tc):
         argv = [first.tool, *(["-force"] if batch.forgiving else []), "-batch", "-"]
         return [
             "try" if batch.forgiving else "exec",
             first.ns,
             argv,
-            "".join(" ".join(c.args) + "\n" for c in batch.commands if isinstance(c, Ip | Tc)),
+            _lines(batch),
         ]
     if isinstance(first, CheckQdiscs):
         return ["exec", first.ns, list(first.argv), ""]
@@ -96,6 +108,10 @@ def step(batch: Batch) -> list[Any]:
     if isinstance(first, RemoveFile):
         return ["remove", [[c.path] for c in batch.commands if isinstance(c, RemoveFile)]]
     return ["write", [[c.path, c.content] for c in batch.commands if isinstance(c, WriteFile)]]
+
+
+def _lines(batch: Batch) -> str:
+    return "".join(" ".join(c.args) + "\n" for c in batch.commands if isinstance(c, Ip | Tc))
 
 
 def _ruleset(batch: Batch) -> str:

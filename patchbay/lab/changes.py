@@ -15,6 +15,7 @@ from patchbay.change.names import NameChange
 from patchbay.change.nodes import Add
 from patchbay.errors import CommandFailed, LabBrokenError, LabDiedError, PatchbayError
 from patchbay.execute.apply import Outcome, apply, apply_now
+from patchbay.lab.garbage import collection_paused
 from patchbay.lab.session import Session
 from patchbay.layout.layout import Layout, Names
 from patchbay.model.lab import LabSpec
@@ -117,7 +118,8 @@ class Changes:
         await self._decide(pending)
         done: list[Outcome] = []
         try:
-            await apply(self._session.sandbox, self._session.helpers, between(None, pending.layout), done)
+            with collection_paused():
+                await apply(self._session.sandbox, self._session.helpers, between(None, pending.layout), done)
         except BaseException:
             self._recorder.failure(done)
             raise
@@ -185,8 +187,9 @@ class Changes:
             self._meanwhile.clear()
         done: list[Outcome] = []
         try:
-            plan = await _planned(self.standing, pending.layout)
-            await apply(self._session.sandbox, self._session.helpers, plan, done)
+            with collection_paused():
+                plan = await _planned(self.standing, pending.layout)
+                await apply(self._session.sandbox, self._session.helpers, plan, done)
         except LabDiedError:
             raise  # with the agent everything went: there is nothing to undo
         except BaseException:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from patchbay.change.base import Change
-from patchbay.change.codec import made_of
 from patchbay.change.links import BreakRegionLink, LinkRegions, RestoreRegionLink
+from patchbay.change.made import made_of
 from patchbay.change.names import SetName, SetNameserver
 from patchbay.change.nodes import Add
 from patchbay.config.converter import shared_converter, structure

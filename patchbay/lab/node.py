@@ -15,16 +15,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import trio
 from attrs import frozen
 
-from patchbay.change.codec import made_of
+from patchbay.change.made import made_of
 from patchbay.change.names import SetName, SetNameserver
 from patchbay.errors import StaleHandleError
 from patchbay.lab.core import Core
-from patchbay.lab.reflector import background, reflect
 from patchbay.lab.running import Output, run_to_end
 from patchbay.layout.layout import Address, IfaceLayout, Layout, NodeLayout, of_version
 from patchbay.layout.wires import condition_of
 from patchbay.model.link import Condition
-from patchbay.sandbox.enter import enter_node
 from patchbay.sandbox.process import NodePopen, NodeProcess, Spawn, spawn
 from patchbay.sandbox.view import NodeView
 
@@ -247,6 +245,8 @@ class Node:
         Whatever is built on trio's sockets works unchanged. A plain `socket.socket()` of an internet
         family made in here by other means raises `OutsideNodeError` rather than using the host's network.
         """
+        from patchbay.sandbox.enter import enter_node
+
         self._view()
         return enter_node(self)
 
@@ -310,6 +310,8 @@ class Node:
 
         With a port alone it listens on every address, and gives the node's own; port 0 is any free one.
         """
+        from patchbay.lab.reflector import background, reflect
+
         host, port = port_or_address if isinstance(port_or_address, tuple) else (None, port_or_address)
         own = str(self.ip or self.ip6)
         family = stdlib_socket.AF_INET6 if ":" in (host or own) else stdlib_socket.AF_INET

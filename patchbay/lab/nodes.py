@@ -10,12 +10,11 @@ from typing import Any
 import trio
 from attrs import frozen
 
-from patchbay.change.codec import made_of
 from patchbay.change.links import SetDownlinkCondition, SetLinkCondition
+from patchbay.change.made import made_of
 from patchbay.change.policies import FlushNat, SetFirewall, SetNat
 from patchbay.lab.links import LinkStats
 from patchbay.lab.node import Node
-from patchbay.lab.reflector import mapped_endpoint
 from patchbay.layout.layout import (
     Address,
     DeviceLayout,
@@ -95,6 +94,8 @@ class Device(Node):
         `reflector` is what another node's `reflector()` gives, or the (host, port) of a STUN server. Raises
         `trio.TooSlowError` if nothing answers within 6 s, for want of a way there or back.
         """
+        from patchbay.lab.reflector import mapped_endpoint
+
         family = stdlib_socket.AF_INET6 if ":" in reflector[0] else stdlib_socket.AF_INET
         plain = self.socket(family, stdlib_socket.SOCK_DGRAM)
         with trio.socket.from_stdlib_socket(plain) as sock:

@@ -3,44 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 from collections.abc import AsyncIterator, Mapping
-from enum import StrEnum
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import trio
-
-from patchbay.change.fields import router_fields
-from patchbay.config.lab_file import Draft, read_lab
-from patchbay.errors import Problem, SpecError
-from patchbay.lab.core import Core
-from patchbay.lab.lab import Lab
-from patchbay.lab.session import Session
-from patchbay.layout.allocate import lay_out
-from patchbay.model.lab import Ipv6, LabSpec
-from patchbay.model.link import Emulator
-from patchbay.record.folder import LabFolder
-from patchbay.record.recorder import Recorder
 from patchbay.sandbox.sandbox import Sandbox
 
+if TYPE_CHECKING:
+    from patchbay.lab.lab import Lab
+    from patchbay.model.lab import Ipv6, LabSpec
+    from patchbay.model.link import Emulator
+
 __all__ = ["open_lab"]
-
-_numbers = itertools.count(1)
-
-Spec = LabSpec | Mapping[str, Any] | str | os.PathLike[str] | None
 
 
 @contextlib.asynccontextmanager
 async def open_lab(
-    spec: Spec = None,
+    spec: LabSpec | Mapping[str, Any] | str | os.PathLike[str] | None = None,
     *,
     label: str | None = None,
     outdir: str | os.PathLike[str] | None = None,
     run_dir: str | os.PathLike[str] | None = None,
-    ipv6: Ipv6 | str = Ipv6.DETERMINISTIC,
-    emulator: Emulator | str = Emulator.AUTO,
+    ipv6: Ipv6 | str = "deterministic",
+    emulator: Emulator | str = "auto",
 ) -> AsyncIterator[Lab]:
     """A lab: network namespaces that are there for the length of the block, and nowhere else.
 
@@ -58,70 +43,11 @@ async def open_lab(
     `PortMappingLostError` at the end of a block during which the relay of a link, or the server of a router's
     port mappings, ended.
     """
-    _check("ipv6", ipv6, Ipv6)
-    chosen = Emulator(_check("emulator", emulator, Emulator))
-    draft = _draft(spec)
-    layout = lay_out(draft)
-    name = label or (Path(spec).stem if isinstance(spec, str | os.PathLike) else None) or f"lab{os.getpid()}"
-    async with _session() as session:
-        folder = LabFolder(Path(run_dir)) if run_dir is not None else _folder(outdir, name)
-        prefix = f"lab{next(_numbers)}"
-        core = Core(session, Recorder(folder), label=name, prefix=prefix, emulator=chosen)
-        try:
-            exchange = router_fields(layout, layout.ix)
-            core.event("lab_created", label=name, prefix=prefix, exchange=exchange)
-            await core.changes.build(draft.spec, layout)
-            yield Lab(core)
-            core.check_all_there()
-        finally:
-            core.close()
+    async with Sandbox() as sandbox:
+        # Loaded while the agent starts, because the first time both take long.
+        from patchbay.lab.opening import opened
 
-
-def _draft(spec: Spec) -> Draft:
-    if spec is None or isinstance(spec, LabSpec):
-        return Draft(spec or LabSpec())
-    return read_lab(spec if isinstance(spec, Mapping) else Path(spec))
-
-
-def _check(name: str, value: str, known: type[StrEnum]) -> str:
-    if value not in list(known):
-        accepted = ", ".join(f"'{each}'" for each in known)
-        raise SpecError([Problem(name, f"found {value!r}; accepted: {accepted}")])
-    return value
-
-
-def _folder(outdir: str | os.PathLike[str] | None, label: str) -> LabFolder | None:
-    chosen = outdir if outdir is not None else os.environ.get("PATCHBAY_OUTDIR")
-    return LabFolder.timestamped(Path(chosen), label) if chosen else None
-
-
-@contextlib.asynccontextmanager
-async def _session() -> AsyncIterator[Session]:
-    """A session whose end is shielded, and whose agent's death ends the block.
-
-    The block's own exception is carried round the nursery, which would wrap it in a group.
-    """
-    failure: BaseException | None = None
-    sandbox = await Sandbox.start()
-    async with trio.open_nursery() as nursery:
-        session = Session(sandbox, nursery)
-        with trio.CancelScope() as scope:
-            nursery.start_soon(session.watch, scope)
-            try:
-                yield session
-            except BaseException as error:
-                failure = error
-        with trio.CancelScope(shield=True):
-            await session.close()
-        nursery.cancel_scope.cancel()
-    if session.died and _only_cancelled(failure):
-        raise session.died
-    if failure is not None:
-        raise failure
-
-
-def _only_cancelled(failure: BaseException | None) -> bool:
-    """Whether nothing went wrong in the block but its cancellation: alone, or once for each of its tasks."""
-    if isinstance(failure, BaseExceptionGroup):
-        return failure.split(trio.Cancelled)[1] is None
-    return failure is None or isinstance(failure, trio.Cancelled)
+        async with opened(
+            sandbox, spec, label=label, outdir=outdir, run_dir=run_dir, ipv6=ipv6, emulator=emulator
+        ) as lab:
+            yield lab

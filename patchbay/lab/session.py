@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 import trio
 
 from patchbay.errors import LabDiedError
 from patchbay.layout.layout import Layout, NodeLayout
 from patchbay.plan.hosts import own_files
-from patchbay.sandbox.calls import Caller
 from patchbay.sandbox.helpers import Helpers
 from patchbay.sandbox.sandbox import Sandbox
 from patchbay.sandbox.view import NodeView, close_sockets_of
+
+if TYPE_CHECKING:
+    from patchbay.sandbox.calls import Caller
 
 __all__ = ["Session"]
 
@@ -37,6 +40,8 @@ class Session:
 
     async def caller(self, node: NodeLayout) -> Caller:
         """Return the process that runs a node's calls."""
+        from patchbay.sandbox.calls import Caller
+
         async with self._starting:
             caller = self._callers.get(node.ns)
             if caller is not None and caller.dead:

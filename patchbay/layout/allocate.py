@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from patchbay.config.lab_file import Draft
+from patchbay.config.draft import Draft
 from patchbay.errors import AllocationError, Problem, SpecError
 from patchbay.layout import pools
 from patchbay.layout.blocks import with_blocks

@@ -8,7 +8,6 @@ from typing import Any
 
 from patchbay.change.base import Change, Event
 from patchbay.execute.apply import Outcome
-from patchbay.record import history
 from patchbay.record.events import EventLog
 from patchbay.record.folder import LabFolder
 from patchbay.record.journal import Journal, to_line
@@ -35,6 +34,8 @@ class Recorder:
         """Note a call that changed the lab, and what its changes say of themselves."""
         self._commands(outcomes, undone=False)
         if self.folder:
+            from patchbay.record import history
+
             self.folder.append("changes.jsonl", map(history.to_line, changes))
         for kind, fields in events:
             self.event(kind, **fields)

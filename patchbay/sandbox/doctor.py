@@ -75,11 +75,11 @@ async def _miniupnpd() -> Finding:
 
 async def _sandbox() -> list[Finding]:
     """Open a bare lab and try what the kernel has."""
-    try:
-        sandbox = await Sandbox.start()
-    except HostError as error:
-        return [Finding("namespaces", lack.what, False, True, lack.repair) for lack in error.lacks]
-    try:
+    async with Sandbox() as sandbox:
+        try:
+            await sandbox.up()
+        except HostError as error:
+            return [Finding("namespaces", lack.what, False, True, lack.repair) for lack in error.lacks]
         trials = [await _trial(sandbox, *trial) for trial in _TRIALS]
         return [
             Finding("namespaces", "user, network, mount and pid namespaces can be made"),
@@ -88,9 +88,6 @@ async def _sandbox() -> list[Finding]:
             _emulator(next(trial for trial in trials if trial.what == "netem")),
             _tun(),
         ]
-    finally:
-        with trio.CancelScope(shield=True):
-            await sandbox.close()
 
 
 def _ids(sandbox: Sandbox) -> Finding:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import shutil
 import sys
@@ -82,6 +81,8 @@ def subordinate_ids(kind: str) -> tuple[int, int] | None:
     """(first, count) of the user's own range in /etc/subuid (kind 'uid') or /etc/subgid ('gid')."""
     if which(f"new{kind}map") is None:
         return None
+    import getpass
+
     names = {getpass.getuser(), str(os.geteuid())}
     try:
         with open(f"/etc/sub{kind}") as file:

@@ -267,6 +267,7 @@ class NodePopen(subprocess.Popen[Any]):
         try:
             self.pid = self._start([fd if fd >= 0 else n for n, fd in enumerate(streams)], given)
             self._child_created = True
+            self._view.adopt(self)
         finally:
             pipes = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
             self._close_pipe_fds(*(given[pipe] for pipe in pipes))  # type: ignore[attr-defined]

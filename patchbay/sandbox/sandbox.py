@@ -8,6 +8,7 @@ import select
 import signal
 import socket
 import struct
+import subprocess
 import threading
 from typing import Any
 
@@ -136,27 +137,36 @@ class Asking:
 
 
 class Sandbox:
-    """A lab's namespaces, held by its agent process.
+    """A lab's namespaces, held by its agent process, for the length of an `async with` block.
 
-    Raises `HostError` with everything that this machine lacks.
+    The agent starts when this is made, and is there once `up` has returned.
     """
 
     def __init__(self) -> None:
-        if lacks := host.lacks():
-            raise HostError(lacks)
+        self._lacks = host.lacks()
         self._sock, theirs = wire.pair()
         self._sock.setblocking(False)
         self._stderr = os.memfd_create("patchbay-agent-stderr")
         self._closing = False
         self.agent = Channel(self._sock, self)
         self.asking = Asking(self.agent)
+        # Processes in the lab that are children of this program, so that it has to wait for them.
+        self.children: set[subprocess.Popen[Any]] = set()
         # The process id of the agent's parent, in the program's own numbers.
         self.pid = -1
         self._pidfd = -1
         # How many user ids the lab has: 1, or enough for programs that change theirs.
         self.ids = 1
         with theirs:
-            fork_agent(host.tool_path(), theirs, self._stderr)
+            if not self._lacks:
+                fork_agent(host.tool_path(), theirs, self._stderr)
+
+    async def __aenter__(self) -> Sandbox:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        with trio.CancelScope(shield=True):
+            await self.close()
 
     @property
     def alive(self) -> bool:
@@ -167,24 +177,14 @@ class Sandbox:
         poll.register(self._pidfd, select.POLLIN)
         return not poll.poll(0)
 
-    @classmethod
-    async def start(cls) -> Sandbox:
-        """Start an agent in new namespaces. Raises `HostError` with everything that is in the way."""
-        sandbox = cls()
-        await sandbox.up()
-        return sandbox
-
     async def up(self) -> None:
-        """Wait until the agent is there. Raises `HostError` where it cannot make namespaces."""
-        try:
-            with trio.fail_after(_START_WITHIN):
-                await self._handshake()
-            # Conversations may be opened from any thread.
-            self._sock.setblocking(True)
-        except BaseException:
-            with trio.CancelScope(shield=True):
-                await self.close()
-            raise
+        """Wait until the agent is there. Raises `HostError` with everything that this machine lacks."""
+        if self._lacks:
+            raise HostError(self._lacks)
+        with trio.fail_after(_START_WITHIN):
+            await self._handshake()
+        # Conversations may be opened from any thread.
+        self._sock.setblocking(True)
 
     async def _handshake(self) -> None:
         await self._meet()
@@ -236,6 +236,8 @@ class Sandbox:
 
     async def close(self) -> None:
         """End the agent, and with it everything in the lab. Does not wait longer than a few seconds."""
+        if self._closing:
+            return
         self._closing = True
         self.asking.close()
         try:
@@ -244,6 +246,8 @@ class Sandbox:
                     with contextlib.suppress(LabDiedError):
                         await self._meet()
                 self.agent.close()
+                for child in self.children:
+                    await _reap(child)
                 if self._pidfd >= 0:
                     await self._ended()
         finally:
@@ -261,6 +265,17 @@ class Sandbox:
             self._pidfd = -1
         os.close(self._stderr)
         self._stderr = -1
+
+
+async def _reap(child: subprocess.Popen[Any]) -> None:
+    """Wait for a child that has been killed. Until then the kernel does not let go of the lab's process 1."""
+    if child.poll() is None:
+        pidfd = os.pidfd_open(child.pid)
+        try:
+            await trio.lowlevel.wait_readable(pidfd)
+        finally:
+            os.close(pidfd)
+        child.poll()
 
 
 async def _map_ids(pid: int) -> int:

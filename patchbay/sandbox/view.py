@@ -7,9 +7,11 @@ import fcntl
 import os
 import socket
 import stat
+import subprocess
 import threading
 import weakref
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import trio
 
@@ -32,6 +34,7 @@ class NodeView:
     def __init__(self, sandbox: Sandbox, ns: str, shown: Mapping[str, str]) -> None:
         self.ns = ns
         self.agent = sandbox.agent
+        self._children = sandbox.children
         self._asking = sandbox.asking
         self._shown = dict(shown)
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
@@ -52,6 +55,11 @@ class NodeView:
                 made = socket.socket(family, kind, proto, fileno=fd)
             self._sockets.add(made)
         return made
+
+    def adopt(self, child: subprocess.Popen[Any]) -> None:
+        """Note a process of the node that is a child of the program."""
+        self._children.difference_update([each for each in list(self._children) if each.poll() is not None])
+        self._children.add(child)
 
     def show(self, files: Mapping[str, str]) -> None:
         """Show files at other places (target: source), and no others, to the node's processes."""

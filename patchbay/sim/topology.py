@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from attrs import field, frozen
 
-from patchbay.config.lab_file import Draft
+from patchbay.config.draft import Draft
 from patchbay.errors import AllocationError, Problem, SpecError
 from patchbay.layout.allocate import lay_out
 from patchbay.layout.layout import Layout, RouterLayout, of_version

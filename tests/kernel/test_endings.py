@@ -23,7 +23,7 @@ import trio
 import patchbay
 from tests.kernel import endings
 from tests.kernel.labs import HOME, home_lab
-from tests.leftovers import descendants
+from tests.leftovers import be_a_subreaper, descendants
 from tests.patience import DEADLINE, await_until, wait_until
 from tests.processes import popen
 
@@ -50,6 +50,10 @@ class Held:
 
     def left(self) -> list[str]:
         """Describe processes that run, and namespaces that some process is in."""
+        for pid in self.processes:
+            # Those that this process has adopted, because it is a "child subreaper" (prctl(2)).
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
         poll = select.poll()
         for descriptor in self.processes.values():
             poll.register(descriptor, select.POLLIN)
@@ -83,6 +87,7 @@ class Program:
     """`endings.py`, on a terminal of its own, with a lab open."""
 
     def __init__(self, way: str, tmp_path: Path) -> None:
+        be_a_subreaper()
         self.mounts_before = mounts()
         self.master, slave = pty.openpty()
         self.terminal_before = termios.tcgetattr(self.master)

@@ -11,6 +11,7 @@ import trio
 from attrs import evolve
 
 import patchbay
+from patchbay.change import RemoveDevice
 from patchbay.lab.lab import Lab
 from patchbay.layout.allocate import extend
 from patchbay.model.lab import LabSpec, RouterPreset, RouterSpec
@@ -182,3 +183,47 @@ async def test_bad_input_to_a_call_changes_nothing() -> None:
         with pytest.raises(patchbay.SpecError, match="needs an interface"):
             await lab.add_device("nothing")
         assert len(lab.commands) == applied
+
+
+async def test_an_ip_that_is_kept_tells_each_batch_its_own_first_error() -> None:
+    async with patchbay.open_lab() as lab:
+        told = partial(keep, lab)
+        assert await told("netns add a", "netns add b") == (0, "")
+        assert await told("netns add c", "netns add a", "netns add d") == (
+            1,
+            'Cannot create namespace file "/run/netns/a": File exists\nCommand failed -:2\n',
+        )
+        assert await told("link add name x type nosuch") == (
+            1,
+            "Error: Unknown device type.\nCommand failed -:1\n",
+        )
+        # At a word that it cannot read it ends, and another takes its place.
+        status, said = await told("netns add e", "link add name x mtu many type dummy", "netns add f")
+        assert (status, said) == (1, 'Error: argument "many" is wrong: Invalid "mtu" value\n\n')
+        assert await told("netns add g") == (0, "")
+        names = await lab.ix.run(["ls", "/run/netns"], capture_stdout=True)
+        assert names.stdout.split() == [b"a", b"b", b"c", b"d", b"e", b"g", b"ix"]
+
+
+async def keep(lab: Lab, *lines: str) -> tuple[int, str]:
+    steps = [["keep", "".join(f"{line}\n" for line in lines)]]
+    answer = await lab._core.session.sandbox.agent.request({"lanes": [["", steps]]})
+    (result,) = answer["results"][0]
+    return result["status"], result["err"]
+
+
+async def test_no_ip_is_kept_that_would_keep_a_removed_namespace() -> None:
+    async with patchbay.open_lab() as lab:
+        home = await lab.add_router("home", preset="home")
+        await lab.add_device("laptop", uplink=home)
+
+        async def kept() -> bool:
+            return (await lab.ix.run(["pgrep", "-x", "ip"], check=False, capture_stdout=True)).returncode == 0
+
+        assert await kept()
+        await lab.apply(RemoveDevice("laptop"))
+
+        async def none_is_kept() -> bool:
+            return not await kept()
+
+        await await_until(none_is_kept)

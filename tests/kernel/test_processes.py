@@ -192,6 +192,14 @@ async def test_popen_takes_what_subprocess_takes_and_refuses_what_a_node_cannot_
             laptop.popen(["/etc/passwd"])
 
 
+async def test_a_lab_ends_at_once_though_nobody_has_waited_for_its_popen() -> None:
+    async with home_lab() as lab:
+        child = lab.device("laptop").popen(["sleep", "1000"])
+        of_the_lab = descendants(lab._core.session.sandbox.pid)
+    assert child.returncode == -signal.SIGKILL
+    await await_until(lambda: not of_the_lab.keys() & descendants(os.getpid()).keys())
+
+
 class Word(enum.StrEnum):
     """Text that is not exactly a `str`, as users have it in their commands."""
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from random import Random
 
 from patchbay.change.base import Change
-from patchbay.change.codec import made_of
+from patchbay.change.made import made_of
 from patchbay.change.nodes import Add
 from patchbay.change.policies import FlushNat, SetFirewall, SetNat
 from patchbay.execute.batches import batches

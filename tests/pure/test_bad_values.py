@@ -5,7 +5,8 @@ import tomllib
 import pytest
 
 from patchbay.config.converter import make_converter, shared_converter, structure
-from patchbay.config.lab_file import Draft, draft_lab
+from patchbay.config.draft import Draft
+from patchbay.config.lab_file import draft_lab
 from patchbay.errors import Problem, SpecError
 from patchbay.layout.allocate import lay_out
 from patchbay.model.lab import Nat, RouterPreset, RouterSpec

@@ -9,7 +9,8 @@ import attrs
 import pytest
 from hypothesis import given
 
-from patchbay.config.lab_file import Draft, draft_lab, read_lab
+from patchbay.config.draft import Draft
+from patchbay.config.lab_file import draft_lab, read_lab
 from patchbay.errors import PatchbayError, SpecError
 from patchbay.layout.allocate import lay_out
 from patchbay.model.firewall import FirewallConfig

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from patchbay.config.lab_file import Draft
+from patchbay.config.draft import Draft
 from patchbay.config.topology_file import draft_topology
 from patchbay.errors import SpecError
 from patchbay.layout.allocate import lay_out

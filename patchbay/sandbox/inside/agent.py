@@ -7,6 +7,7 @@ and rule. Standard library only.
 
 from __future__ import annotations
 
+import _socket
 import importlib
 import os
 import resource
@@ -149,10 +150,10 @@ class Agent(Server):
     def socket(self, conversation: Conversation, request: tuple[str, int, int, int], _fds: list[int]) -> None:
         """Make a socket of a node's network, which it keeps wherever it is passed."""
         ns, family, kind, proto = request
-        with self.nodes.inside(ns):
-            made = socket.socket(family, kind, proto)
-        with made:
-            conversation.reply({"socket": True}, (made.fileno(),))
+        with self.nodes.network_in(ns):
+            made = _socket.socket(family, kind, proto)
+        conversation.reply({"socket": True}, (made.fileno(),))
+        made.close()
 
     def getaddrinfo(self, conversation: Conversation, request: dict[str, Any], _fds: list[int]) -> None:
         """Look up as the node's processes would; in a process of its own, because it may wait for long."""

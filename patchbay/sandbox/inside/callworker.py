@@ -10,6 +10,7 @@ import contextlib
 import io
 import os
 import pickle
+import queue
 import socket
 import struct
 import sys
@@ -68,15 +69,26 @@ class _Calls:
         self._sock = sock
         self._sending = threading.Lock()
         self._cancel: dict[int, Any] = {}
+        # Idle threads, each by what it waits for: to start a thread takes longer than most calls.
+        self._idle: list[queue.SimpleQueue[tuple[int, str, bytes]]] = []
 
     def serve(self) -> None:
         while (message := read_frame(self._sock)) is not None:
-            number, kind, payload = message
+            number, kind, _payload = message
             if kind == "cancel":
                 if cancel := self._cancel.get(number):
                     cancel()
-                continue
-            threading.Thread(target=self._run, args=(number, kind, payload), daemon=True).start()
+            elif self._idle:
+                self._idle.pop().put(message)
+            else:
+                threading.Thread(target=self._work, args=(message,), daemon=True).start()
+
+    def _work(self, message: tuple[int, str, bytes]) -> None:
+        calls: queue.SimpleQueue[tuple[int, str, bytes]] = queue.SimpleQueue()
+        while True:
+            self._run(*message)
+            self._idle.append(calls)
+            message = calls.get()
 
     def _run(self, number: int, kind: str, payload: bytes) -> None:
         try:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from patchbay.sandbox.inside import kernel
+from patchbay.sandbox.inside.kept import KeptIp
 from patchbay.sandbox.inside.nodes import Nodes
 from patchbay.sandbox.inside.programs import find_tool
 from patchbay.sandbox.inside.server import CATCHABLE, Conversation, Server
@@ -31,6 +32,7 @@ class Lanes:
         self.server = server
         self.nodes = nodes
         self.env = {"LC_ALL": "C", "PATH": path}
+        self.kept = KeptIp(server, self.env)
         self._waiting: deque[Lane] = deque()
         self._busy: set[str] = set()
         self._running = 0
@@ -99,13 +101,26 @@ class Lane:
             if kind in ("exec", "try"):
                 if self._exec(*arguments):
                     return
+            elif kind == "keep":
+                if self._keep(*arguments):
+                    return
             else:
                 self._done(*_inline(self._lanes.nodes, kind, arguments))
         self._request.lane_done()
         self._lanes.finished(self)
 
+    def _keep(self, text: str) -> bool:
+        try:
+            self._lanes.kept.run(text, self._ended)
+        except OSError as error:
+            self._done(127, "", str(error))
+            return False
+        return True
+
     def _exec(self, ns: str | None, argv: list[str], text: str) -> bool:
         """Start a tool; its input and output are memory files, so that nobody has to pump them."""
+        if ns is None:
+            self._lanes.kept.end()  # it would not see what is deleted, and keep it alive
         files = [os.memfd_create(name) for name in ("stdin", "stdout", "stderr")]
         os.pwrite(files[0], text.encode("utf-8", "surrogateescape"), 0)
         env = self._lanes.env
@@ -127,12 +142,14 @@ class Lane:
         def ended(status: int) -> None:
             out, err = (os.pread(fd, os.fstat(fd).st_size, 0) for fd in files[1:])
             _close(files)
-            code = os.waitstatus_to_exitcode(status)
-            self._done(code, out.decode(errors="replace"), err.decode(errors="replace"))
-            self.step()
+            self._ended(os.waitstatus_to_exitcode(status), err.decode(errors="replace"), out)
 
         self._lanes.server.children[pid] = ended
         return True
+
+    def _ended(self, status: int, stderr: str, stdout: bytes = b"") -> None:
+        self._done(status, stdout.decode(errors="replace"), stderr)
+        self.step()
 
     def _done(self, status: int, stdout: str, stderr: str) -> None:
         elapsed = _now() - self._started

@@ -66,6 +66,16 @@ class Nodes:
             os.close(fd)
 
     @contextlib.contextmanager
+    def network_in(self, ns: str) -> Iterator[None]:
+        """Be in the network alone of a node that has a view."""
+        view = self.view(ns)
+        try:
+            kernel.setns(view.network, kernel.CLONE_NEWNET)
+            yield
+        finally:
+            kernel.setns(self._network, kernel.CLONE_NEWNET)
+
+    @contextlib.contextmanager
     def inside(self, ns: str) -> Iterator[None]:
         """Be where the node's processes are. The folder is / after that."""
         view = self.view(ns)

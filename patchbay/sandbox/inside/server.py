@@ -51,7 +51,7 @@ class Conversation:
 
     def hand_over(self) -> None:
         """Close this side's descriptor: another process has it from here on."""
-        self.server.forget(self.sock)
+        self.server.forget(self.sock.fileno())
         self.sock.close()
 
     def end(self) -> None:
@@ -92,9 +92,9 @@ class Server:
         self._epoll.register(fd, select.EPOLLIN)
         self._ready[fd] = ready
 
-    def forget(self, sock: socket.socket) -> None:
-        if self._ready.pop(sock.fileno(), None):
-            self._epoll.unregister(sock.fileno())
+    def forget(self, fd: int) -> None:
+        if self._ready.pop(fd, None):
+            self._epoll.unregister(fd)
 
     def quit(self) -> None:
         """End at once. The kernel ends every other process of the lab with its process 1."""

@@ -48,8 +48,12 @@ def send(sock: socket.socket, message: Message, fds: tuple[int, ...] = ()) -> No
 
 def _send(sock: socket.socket, data: bytes, fds: tuple[int, ...]) -> None:
     # An empty datagram would read as the end of the conversation.
-    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-    sock.sendmsg([data or b"+"], rights, socket.MSG_NOSIGNAL)
+    data = data or b"+"
+    if fds:
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
+        sock.sendmsg([data], rights, socket.MSG_NOSIGNAL)
+    else:
+        sock.send(data, socket.MSG_NOSIGNAL)
 
 
 def receive(sock: socket.socket) -> tuple[Message | None, list[int]]:
