@@ -6,19 +6,20 @@ import contextlib
 import itertools
 import os
 from collections.abc import AsyncIterator, Mapping
-from enum import StrEnum
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import trio
 
 from patchbay.change.fields import router_fields
 from patchbay.config.draft import Draft
-from patchbay.errors import Problem, SpecError
 from patchbay.lab.core import Core
 from patchbay.lab.lab import Lab
 from patchbay.lab.session import Session
 from patchbay.layout.allocate import lay_out
+from patchbay.model.checked import one_of, refuse_wrong
 from patchbay.model.lab import Ipv6, LabSpec
 from patchbay.model.link import Emulator
 from patchbay.record.folder import LabFolder
@@ -44,15 +45,15 @@ async def opened(
     emulator: Emulator | str,
 ) -> AsyncIterator[Lab]:
     """Open a lab in a sandbox that is starting; see `open_lab`."""
-    _check("ipv6", ipv6, Ipv6)
-    chosen = Emulator(_check("emulator", emulator, Emulator))
+    given = SimpleNamespace(ipv6=ipv6, emulator=emulator)
+    refuse_wrong(given, {"ipv6": partial(one_of, kind=Ipv6), "emulator": partial(one_of, kind=Emulator)})
     draft = _draft(spec)
     layout = lay_out(draft)
     name = label or (Path(spec).stem if isinstance(spec, str | os.PathLike) else None) or f"lab{os.getpid()}"
     async with _session(sandbox) as session:
         folder = LabFolder(Path(run_dir)) if run_dir is not None else _folder(outdir, name)
         prefix = f"lab{next(_numbers)}"
-        core = Core(session, Recorder(folder), label=name, prefix=prefix, emulator=chosen)
+        core = Core(session, Recorder(folder), label=name, prefix=prefix, emulator=Emulator(emulator))
         try:
             exchange = router_fields(layout, layout.ix)
             core.event("lab_created", label=name, prefix=prefix, exchange=exchange)
@@ -69,13 +70,6 @@ def _draft(spec: Spec) -> Draft:
     from patchbay.config.lab_file import read_lab
 
     return read_lab(spec if isinstance(spec, Mapping) else Path(spec))
-
-
-def _check(name: str, value: str, known: type[StrEnum]) -> str:
-    if value not in list(known):
-        accepted = ", ".join(f"'{each}'" for each in known)
-        raise SpecError([Problem(name, f"found {value!r}; accepted: {accepted}")])
-    return value
 
 
 def _folder(outdir: str | os.PathLike[str] | None, label: str) -> LabFolder | None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from enum import StrEnum
 from typing import Any, TypeVar
 
-from patchbay.errors import Problem, SpecError
+from patchbay.errors import Problem, SpecError, did_you_mean
 
-__all__ = ["flag", "leniently", "refuse", "refuse_wrong", "whole_number"]
+__all__ = ["flag", "leniently", "one_of", "refuse", "refuse_wrong", "whole_number"]
 
 T = TypeVar("T")
+EnumT = TypeVar("EnumT", bound=StrEnum)
 Read = Callable[[object], Any]
 
 
@@ -43,6 +45,14 @@ def flag(value: object) -> bool:
     if type(value) is not bool:
         raise refuse(value, "true or false")
     return value
+
+
+def one_of(value: object, kind: type[EnumT]) -> EnumT:
+    """The member of that name."""
+    if not isinstance(value, str) or value not in list(kind):
+        hint = did_you_mean(value, list(kind)) if isinstance(value, str) else ""
+        raise refuse(value, ", ".join(f"'{each}'" for each in kind) + hint)
+    return kind(value)
 
 
 def whole_number(value: object, low: int, high: int, unit: str) -> int:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
+from functools import partial
+from typing import Any
 
 import attrs
 from attrs import field, frozen
 
 from patchbay.errors import Problem, SpecError, did_you_mean
-from patchbay.model.checked import flag, leniently, refuse, refuse_wrong, whole_number
+from patchbay.model.checked import flag, leniently, one_of, refuse, refuse_wrong, whole_number
 
 __all__ = [
     "FIRST_PORT",
@@ -85,11 +87,7 @@ _KINDS = ("preserve", "random", "sequential")
 _ALLOCATIONS = f"'preserve', 'random', 'sequential', 'block:N' with N from 1 to {PORTS}"
 
 
-def _read_behavior(value: object) -> Behavior:
-    if not isinstance(value, str) or value not in list(Behavior):
-        hint = did_you_mean(value, list(Behavior)) if isinstance(value, str) else ""
-        raise refuse(value, ", ".join(f"'{each}'" for each in Behavior) + hint)
-    return Behavior(value)
+_read_behavior = partial(one_of, kind=Behavior)
 
 
 def _read_protocols(value: object) -> tuple[str, ...]:
@@ -147,7 +145,7 @@ class NatConfig:
         refuse_wrong(self, _READERS)
 
 
-_READERS = {
+_READERS: Mapping[str, Callable[[object], Any]] = {
     "mapping": _read_behavior,
     "filtering": _read_behavior,
     "port_allocation": PortAllocation.read,
@@ -198,15 +196,12 @@ def read_nat(value: object) -> Nat | NatConfig:
     """A NAT by its name, as itself, or as a dict of the fields of a `NatConfig`. Raises `SpecError`."""
     if isinstance(value, NatConfig):
         return named(value)
-    if isinstance(value, str) and value in list(Nat):
-        return Nat(value)
     if isinstance(value, Mapping):
         known = attrs.fields_dict(NatConfig)
         if unknown := [key for key in value if key not in known]:
             raise SpecError([Problem(str(unknown[0]), f"unknown key; accepted: {', '.join(known)}")])
         return named(NatConfig(**value))
-    hint = did_you_mean(value, list(Nat)) if isinstance(value, str) else ""
-    raise refuse(value, ", ".join(f"'{each}'" for each in Nat) + hint)
+    return one_of(value, Nat)
 
 
 def config_of(nat: Nat | NatConfig) -> NatConfig | None:
