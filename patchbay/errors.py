@@ -13,8 +13,9 @@ PatchbayError
 ├── LabClosedError      the lab was used after its block
 ├── LabBrokenError      a failed change could not be undone
 ├── LabDiedError        the lab's agent is gone
-├── LinkLostError       the relay of a link ended, and the link with it
-└── PortMappingLostError    the server of a router's port mappings ended
+└── ServiceLostError    a service of the lab ended by itself
+    ├── LinkLostError           the relay of a link, and the link with it
+    └── PortMappingLostError    the server of a router's port mappings
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ __all__ = [
     "PatchbayError",
     "PortMappingLostError",
     "Problem",
+    "ServiceLostError",
     "SpecError",
     "StaleHandleError",
     "StepFailed",
@@ -182,9 +184,13 @@ class LabDiedError(PatchbayError):
     """The lab's agent process is gone, and with it every process and namespace of the lab."""
 
 
-class LinkLostError(PatchbayError):
-    """The relay process of a link ended, and the link went down; raised at the end of the lab's block too."""
+class ServiceLostError(PatchbayError):
+    """A process that serves the lab ended by itself and did not come back; raised at the end of the block."""
 
 
-class PortMappingLostError(PatchbayError):
-    """A router's server of port mappings ended by itself; raised at the end of the lab's block."""
+class LinkLostError(ServiceLostError):
+    """The relay process of a link ended, and the link went down; raised by its counters too."""
+
+
+class PortMappingLostError(ServiceLostError):
+    """A router's server of port mappings ended."""

@@ -10,7 +10,7 @@ from attrs import evolve
 
 from patchbay.model.link import Emulator
 from patchbay.plan.change import between
-from patchbay.tools.commands import CheckQdiscs, Helper, Tc
+from patchbay.tools.commands import CheckQdiscs, StartService, Tc
 from tests import mutants
 from tests.pure.labs import layout_of
 
@@ -30,7 +30,7 @@ link.down = { latency_ms = 30, rate_kbit = 2000 }
 def given(emulator: Emulator) -> list[object]:
     """What the emulator is told, and what is read back of it."""
     plan = between(None, evolve(layout_of(LAB), emulator=emulator))
-    return [command for command in plan if isinstance(command, Tc | CheckQdiscs | Helper)]
+    return [command for command in plan if isinstance(command, Tc | CheckQdiscs | StartService)]
 
 
 @pytest.mark.parametrize("emulator", [Emulator.USERSPACE, Emulator.NETEM], ids=str)

@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-__all__ = ["Arguments", "Conditions", "UsageError", "parse", "parse_trace"]
+from patchbay.sandbox.inside.service import UsageError
+
+__all__ = ["Arguments", "Conditions", "parse", "parse_trace"]
 
 # What a delay line holds where no limit is given: memory must have a bound.
 _LIMIT = 10_000
 _PERCENT = ("loss_pct", "reorder_pct", "duplicate_pct", "corrupt_pct")
 _SHAPING = ("burst_bytes", "buffer_bytes")
-
-
-class UsageError(ValueError):
-    """Arguments that mean nothing."""
 
 
 class Conditions(NamedTuple):

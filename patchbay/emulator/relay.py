@@ -11,21 +11,19 @@ away. Standard library only, one thread.
 
 from __future__ import annotations
 
-import errno
 import gc
-import os
 import socket
 import sys
 import time
 from random import Random
-from typing import Any
 
-from patchbay.emulator.conditions import Arguments, Conditions, UsageError, parse
+from patchbay.emulator.conditions import Arguments, Conditions, parse
 from patchbay.emulator.frames import VNET
 from patchbay.emulator.line import Line
-from patchbay.emulator.system import Cable, Waiter, detach, keep_memory, wall_ahead
+from patchbay.emulator.system import Cable, Waiter, keep_memory, wall_ahead
 from patchbay.emulator.tap import Frame, Tap
 from patchbay.sandbox.inside import wire
+from patchbay.sandbox.inside.service import Control, UsageError, serve
 
 __all__ = ["Relay", "main"]
 
@@ -114,7 +112,8 @@ class Way:
 class Relay:
     """Both ways, and the conversation about them."""
 
-    def __init__(self, arguments: Arguments, control: socket.socket | None) -> None:
+    def __init__(self, argv: list[str], control: Control | None) -> None:
+        arguments = parse(argv)
         self._far, self._near = Tap(arguments.far), Tap(arguments.near)
         self._cable = Cable(self._far.index, self._near.index)
         self._control = control
@@ -146,7 +145,7 @@ class Relay:
             self.flush()
         if self._control is None:
             return not self._cable.gone
-        return not events[5] or self._converse(self._control)
+        return not events[5] or self._control.attend(self._answer)
 
     def _move(self) -> float | None:
         """Relay what there is; how long there will be nothing to do, in ns."""
@@ -165,24 +164,15 @@ class Relay:
         times = [at for at in (self.up.line.next_time(), self.down.line.next_time()) if at is not None]
         return max(min(times) - time.monotonic_ns(), 0) if times else None
 
+    def close(self) -> None:
+        """Its sockets go with the process."""
+
     def flush(self) -> None:
         self.up.flush()
         self.down.flush()
 
-    def _converse(self, control: socket.socket) -> bool:
-        message, fds = wire.receive(control)
-        for fd in fds:
-            os.close(fd)
-        if message is None:
-            return False
-        self._move()  # what arrived before the request is not of the time after it
-        try:
-            reply = self._answer(message)
-        except (UsageError, OSError) as error:
-            reply = _failure(error)
-        return _tell(control, reply)
-
     def _answer(self, message: wire.Message) -> wire.Message:
+        self._move()  # what arrived before the request is not of the time after it
         if "set" in message:
             self._change(parse(message["set"]))
             return {"set": True}
@@ -201,44 +191,9 @@ class Relay:
         self.down.line.change(arguments.down, now)
 
 
-def _tell(control: socket.socket, message: wire.Message) -> bool:
-    """Say something; whether somebody was there to hear it."""
-    try:
-        wire.send(control, message)
-    except (BrokenPipeError, ConnectionResetError):
-        return False
-    return True
-
-
-def _failure(error: UsageError | OSError) -> dict[str, Any]:
-    if isinstance(error, OSError):
-        what = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-        return {"errno": error.errno or errno.EIO, "error": what or str(error)}
-    return {"errno": errno.EINVAL, "error": str(error)}
-
-
 def main(argv: list[str], control: socket.socket | None) -> None:
     """Relay until `control` ends; without it, from the background, until an interface is deleted."""
-    if control is None:
-        _by_hand(argv)
-        return
-    try:
-        relay = Relay(parse(argv), control)
-    except (UsageError, OSError) as error:
-        _tell(control, _failure(error))
-        return
-    if _tell(control, {"up": True}):
-        relay.serve()
-
-
-def _by_hand(argv: list[str]) -> None:
-    try:
-        relay = Relay(parse(argv), None)
-    except (UsageError, OSError) as error:
-        print(f"relay: {_failure(error)['error']}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, UsageError) else 1)
-    if detach():
-        relay.serve()
+    serve("relay", Relay, argv, control)
 
 
 if __name__ == "__main__":

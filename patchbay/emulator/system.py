@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import select
 import socket
 import struct
 import time
 
-__all__ = ["Cable", "Waiter", "attach_filter", "detach", "keep_memory", "wall_ahead"]
+__all__ = ["Cable", "Waiter", "attach_filter", "keep_memory", "wall_ahead"]
 
 # include/uapi/linux/prctl.h
 PR_SET_TIMERSLACK = 29
@@ -130,15 +129,3 @@ def keep_memory() -> None:
     if hasattr(_libc, "mallopt"):
         _libc.mallopt(M_TRIM_THRESHOLD, _KEPT)
         _libc.mallopt(M_MMAP_THRESHOLD, _KEPT)
-
-
-def detach() -> bool:
-    """Go on in the background; whether this is the process that does."""
-    if os.fork():
-        return False
-    os.setsid()
-    null = os.open(os.devnull, os.O_RDWR)
-    for fd in (0, 1, 2):
-        os.dup2(null, fd)
-    os.close(null)
-    return True

@@ -14,17 +14,17 @@ from patchbay.errors import CommandFailed, LabDiedError
 from patchbay.execute.batches import Batch, batches, step
 from patchbay.model.names import IfName, NsName
 from patchbay.plan.plan import Plan, Stage
-from patchbay.sandbox.helpers import Helpers
 from patchbay.sandbox.inside import wire
 from patchbay.sandbox.sandbox import Sandbox
+from patchbay.sandbox.services import Services
 from patchbay.tools import tc
 from patchbay.tools.commands import (
     CheckQdiscs,
     Command,
-    EndHelper,
-    Helper,
+    EndService,
     Ip,
     Nft,
+    StartService,
     Tc,
     by_hand,
     in_namespace,
@@ -34,7 +34,7 @@ __all__ = ["Outcome", "Result", "apply", "apply_now"]
 
 Lanes = list[list["Batch"]]
 
-_HELPERS_AT_ONCE = 24
+_SERVICES_AT_ONCE = 24
 
 
 @frozen
@@ -55,14 +55,14 @@ class Result:
     stderr: str = ""
 
 
-async def apply(sandbox: Sandbox, helpers: Helpers, plan: Plan, done: list[Outcome]) -> None:
+async def apply(sandbox: Sandbox, services: Services, plan: Plan, done: list[Outcome]) -> None:
     """Carry out `plan`, adding to `done` what was tried. Raises `CommandFailed` for the first failure.
 
     What runs is never abandoned in the middle: also when cancelled, this returns only once nothing
     is under way, so that undoing starts from rest.
     """
     with trio.CancelScope(shield=True):
-        run = _Run(sandbox, helpers, done)
+        run = _Run(sandbox, services, done)
         try:
             for stages in _between_rests(plan.stages):
                 await run.stages(stages)
@@ -87,8 +87,8 @@ def apply_now(sandbox: Sandbox, plan: Plan, done: list[Outcome]) -> None:
         raise run.failed
 
 
-def _about_helper(batch: Batch) -> bool:
-    return isinstance(batch.commands[0], Helper | EndHelper)
+def _about_service(batch: Batch) -> bool:
+    return isinstance(batch.commands[0], StartService | EndService)
 
 
 def _by_namespace(commands: Sequence[Command]) -> list[list[Batch]]:
@@ -111,9 +111,9 @@ def _between_rests(stages: Sequence[Stage]) -> Iterator[list[Stage]]:
 
 
 class _Run:
-    def __init__(self, sandbox: Sandbox, helpers: Helpers | None, done: list[Outcome]) -> None:
+    def __init__(self, sandbox: Sandbox, services: Services | None, done: list[Outcome]) -> None:
         self._sandbox = sandbox
-        self._helpers = helpers
+        self._services = services
         self._done = done
         self.failed: CommandFailed | LabDiedError | None = None
 
@@ -148,29 +148,29 @@ class _Run:
             )
 
     async def _part(self, lanes: Lanes) -> None:
-        """The batches of lanes, and then their helpers."""
-        await self._lanes([[batch for batch in lane if not _about_helper(batch)] for lane in lanes])
+        """The batches of lanes, and then their services."""
+        await self._lanes([[batch for batch in lane if not _about_service(batch)] for lane in lanes])
         # Their start is mostly waiting: for RCU, while packet sockets are made.
-        limit = trio.CapacityLimiter(_HELPERS_AT_ONCE)
+        limit = trio.CapacityLimiter(_SERVICES_AT_ONCE)
         async with trio.open_nursery() as nursery:
             for lane in lanes:
-                for batch in filter(_about_helper, lane):
-                    nursery.start_soon(self._helper, batch, limit)
+                for batch in filter(_about_service, lane):
+                    nursery.start_soon(self._service, batch, limit)
 
-    async def _helper(self, batch: Batch, limit: trio.CapacityLimiter) -> None:
+    async def _service(self, batch: Batch, limit: trio.CapacityLimiter) -> None:
         async with limit:
             if not self.failed:
-                await self._helped(batch)
+                await self._serve(batch)
 
-    async def _helped(self, batch: Batch) -> None:
+    async def _serve(self, batch: Batch) -> None:
         command, started = batch.commands[0], time.time()
-        assert self._helpers is not None
+        assert self._services is not None
         result = Result(0)
         try:
-            if isinstance(command, Helper):
-                await self._helpers.put(command.ns, command.name, command.module, command.args)
-            elif isinstance(command, EndHelper):
-                self._helpers.end(command.ns, command.name)
+            if isinstance(command, StartService):
+                await self._services.put(command.service)
+            elif isinstance(command, EndService):
+                self._services.end(command.service)
         except LabDiedError as error:
             self.failed = error
             return

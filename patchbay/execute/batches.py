@@ -11,12 +11,12 @@ from patchbay.sandbox.inside.kept import LONGEST
 from patchbay.tools.commands import (
     CheckQdiscs,
     Command,
-    EndHelper,
-    Helper,
+    EndService,
     Ip,
     Nft,
     RemoveFile,
     SetSysctl,
+    StartService,
     Tc,
     WriteFile,
 )
@@ -66,7 +66,7 @@ def batches(commands: Sequence[Command]) -> Iterator[Batch]:
 
 
 def _together(one: Command, other: Command) -> bool:
-    if type(one) is not type(other) or isinstance(one, CheckQdiscs | Helper | EndHelper):
+    if type(one) is not type(other) or isinstance(one, CheckQdiscs | StartService | EndService):
         return False
     # The agent writes settings and files of any namespace; a tool runs in one.
     return one.ns == other.ns if isinstance(one, Ip | Tc | Nft) else True

@@ -119,7 +119,9 @@ class Changes:
         done: list[Outcome] = []
         try:
             with collection_paused():
-                await apply(self._session.sandbox, self._session.helpers, between(None, pending.layout), done)
+                await apply(
+                    self._session.sandbox, self._session.services, between(None, pending.layout), done
+                )
         except BaseException:
             self._recorder.failure(done)
             raise
@@ -189,7 +191,7 @@ class Changes:
         try:
             with collection_paused():
                 plan = await _planned(self.standing, pending.layout)
-                await apply(self._session.sandbox, self._session.helpers, plan, done)
+                await apply(self._session.sandbox, self._session.services, plan, done)
         except LabDiedError:
             raise  # with the agent everything went: there is nothing to undo
         except BaseException:
@@ -204,7 +206,7 @@ class Changes:
     async def _undo(self, new: Layout, done: list[Outcome]) -> None:
         plan = between(new, self.standing, undoing=True)
         with self._undoing(done) as undone, trio.CancelScope(shield=True):
-            await apply(self._session.sandbox, self._session.helpers, plan, undone)
+            await apply(self._session.sandbox, self._session.services, plan, undone)
 
     @contextlib.contextmanager
     def _undoing(self, done: list[Outcome]) -> Iterator[list[Outcome]]:

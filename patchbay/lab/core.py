@@ -13,7 +13,7 @@ from patchbay.change.nodes import RemoveDevice, RemoveRouter
 from patchbay.errors import LabBrokenError, LabClosedError, PatchbayError
 from patchbay.lab.changes import Changes
 from patchbay.lab.links import Links
-from patchbay.lab.port_mappings import PortMappings
+from patchbay.lab.losses import Losses
 from patchbay.lab.session import Session
 from patchbay.layout.layout import Layout, NodeLayout
 from patchbay.model.link import Emulator
@@ -39,9 +39,8 @@ class Core:
         self.session = session
         self.recorder = recorder
         self.changes = Changes(session, recorder, emulator)
-        self.links = Links(self.changes, session, recorder.event)
-        self.port_mappings = PortMappings(self.changes, recorder.event)
-        session.helpers.died = self._helper_died
+        self.losses = Losses(self.changes, session, recorder.event)
+        self.links = Links(self.changes, session, self.losses)
         # The facade that handles give to users.
         self.lab: Lab
         self._closed = False
@@ -102,11 +101,6 @@ class Core:
         if self.changes.broken:
             raise LabBrokenError(f"lab '{self.label}' is broken: a failed change could not be undone")
 
-    def check_all_there(self) -> None:
-        """Raise the error of a service that ended by itself and was not started again."""
-        self.links.check_all_there()
-        self.port_mappings.check_all_there()
-
     def view_of(self, node: NodeLayout) -> NodeView:
         """Return what runs things in a node that the kernel has."""
         return self.session.view(node, self.changes.standing)
@@ -127,7 +121,3 @@ class Core:
 
     def event(self, kind: str, **fields: Any) -> None:
         self.recorder.event(kind, **fields)
-
-    def _helper_died(self, ns: str, name: str, words: str) -> None:
-        for those in (self.links, self.port_mappings):
-            those.helper_died(ns, name, words)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
 
 from patchbay.change.base import Change
-from patchbay.change.fields import link_place
-from patchbay.change.links import BreakRegionLink, LinkChange, LoseLink, link_key
-from patchbay.errors import CommandFailed, LinkLostError, PatchbayError
+from patchbay.change.links import BreakRegionLink, LinkChange, link_key
+from patchbay.errors import CommandFailed, LinkLostError
+from patchbay.lab.losses import Losses
 from patchbay.lab.session import Session
 from patchbay.layout.layout import WireKey, WireLayout
 from patchbay.model.link import Emulator
@@ -55,11 +55,10 @@ class LinkStats:
 class Links:
     """The links of a lab. What is raised leaves them as they were."""
 
-    def __init__(self, changes: Changes, session: Session, event: Callable[..., None]) -> None:
+    def __init__(self, changes: Changes, session: Session, losses: Losses) -> None:
         self._changes = changes
         self._session = session
-        self._event = event
-        self._lost: dict[WireKey, str] = {}
+        self._losses = losses
 
     # -- setting
 
@@ -67,23 +66,16 @@ class Links:
     async def recovering(self, change: Change) -> AsyncIterator[None]:
         """Make way for a change of a link in this block.
 
-        A lost link is cut first, so that the change brings the link back. After a break, wait until the
-        relay has lost what was on the link.
+        A lost link is cut first, so that the change brings the link back: the task that waits to do so would
+        do it after the change. After a break, wait until the relay has lost what was on the link.
         """
         if not isinstance(change, LinkChange):
             yield
             return
         key = link_key(change, self._changes.present)
-        reason = None if isinstance(change, BreakRegionLink) else self._lost.get(key)
-        if reason is not None:
-            await self._cut(key)  # because the task that waits to do so would do it after the change
-            del self._lost[key]
-        try:
-            yield
-        except BaseException:
-            if reason is not None:
-                self._lost[key] = reason
-            raise
+        if not isinstance(change, BreakRegionLink):
+            await self._losses.settle(key)
+        yield
         if isinstance(change, BreakRegionLink):
             await self._empty(key)
 
@@ -97,7 +89,7 @@ class Links:
         if wire is None or not wire.broken:
             return  # the break waits for its batch
         with contextlib.suppress(KeyError, BrokenPipeError):
-            await self._session.helpers.ask(wire.ns, relay_name(wire), {"flush": True})
+            await self._session.services.ask(wire.ns, relay_name(wire), {"flush": True})
 
     # -- looking
 
@@ -109,7 +101,7 @@ class Links:
             return LinkStats()
         if emulator_of(layout, wire) is Emulator.USERSPACE:
             try:
-                answer = await self._session.helpers.ask(wire.ns, relay_name(wire), {"stats": True})
+                answer = await self._session.services.ask(wire.ns, relay_name(wire), {"stats": True})
             except (KeyError, BrokenPipeError):
                 raise LinkLostError(f"nothing counts any more: the relay of {wire.title} ended") from None
             return LinkStats(*(_of_relay(answer["stats"][way]) for way in ("up", "down")))
@@ -130,34 +122,6 @@ class Links:
             )
         qdiscs = json.loads(result["out"])
         return LinkStats(*(_of_qdiscs(qdiscs, end.name) for end in (wire.near, wire.far)))
-
-    # -- losing
-
-    def helper_died(self, ns: str, name: str, words: str) -> None:
-        """A process of the lab's own ended: maybe a relay."""
-        for key, wire in self._changes.standing.wires.items():
-            if (wire.ns, relay_name(wire)) == (ns, name):
-                reason = f"the relay of {wire.title} ended" + (f":\n{words}" if words else " (killed?)")
-                self._lost[key] = reason
-                self._event("service_lost", service="relay", **link_place(key), reason=reason)
-                self._session.start(self._cut_beside_the_block, key)
-
-    async def _cut_beside_the_block(self, key: WireKey) -> None:
-        """Cut a lost link. A failure is told of at the end of the lab's block, with the loss itself."""
-        try:
-            await self._cut(key)
-        except PatchbayError as error:
-            if key in self._lost:
-                self._lost[key] += f"\nand its ends could not be taken down:\n{error}"
-
-    async def _cut(self, key: WireKey) -> None:
-        """Take the carrier of a link that nothing crosses any more, so that everybody sees it."""
-        await self._changes.apply(LoseLink(key), when=lambda: key in self._lost)
-
-    def check_all_there(self) -> None:
-        """Raises `LinkLostError` if a link was lost that nobody has set anew."""
-        if self._lost:
-            raise LinkLostError("\n".join(self._lost.values()))
 
 
 def _of_relay(counts: Mapping[str, int]) -> DirectionStats:

@@ -39,9 +39,9 @@ async def open_lab(
     handed out, and so ends every namespace. An exception of the block leaves it as itself.
 
     Raises `SpecError`, `AllocationError`, `HostError` (everything the machine lacks), `CommandFailed`;
-    `LabDiedError`, which cancels the block, when the lab's agent process is gone; `LinkLostError` and
-    `PortMappingLostError` at the end of a block during which the relay of a link, or the server of a router's
-    port mappings, ended.
+    `LabDiedError`, which cancels the block, when the lab's agent process is gone; `ServiceLostError` at the
+    end of a block during which a service of the lab ended: `LinkLostError` for the relay of a link,
+    `PortMappingLostError` for the server of a router's port mappings.
     """
     async with Sandbox() as sandbox:
         # Loaded while the agent starts, because the first time both take long.

@@ -59,7 +59,7 @@ async def opened(
             core.event("lab_created", label=name, prefix=prefix, exchange=exchange)
             await core.changes.build(draft.spec, layout)
             yield Lab(core)
-            core.check_all_there()
+            core.losses.check_all_there()
         finally:
             core.close()
 

@@ -10,8 +10,8 @@ import trio
 from patchbay.errors import LabDiedError
 from patchbay.layout.layout import Layout, NodeLayout
 from patchbay.plan.hosts import own_files
-from patchbay.sandbox.helpers import Helpers
 from patchbay.sandbox.sandbox import Sandbox
+from patchbay.sandbox.services import Services
 from patchbay.sandbox.view import NodeView, close_sockets_of
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class Session:
 
     def __init__(self, sandbox: Sandbox, nursery: trio.Nursery) -> None:
         self.sandbox = sandbox
-        self.helpers = Helpers(sandbox, nursery)
+        self.services = Services(sandbox, nursery)
         self._nursery = nursery
         self._views: dict[str, NodeView] = {}
         self._callers: dict[str, Caller] = {}
@@ -86,5 +86,5 @@ class Session:
         for view in self._views.values():
             view.close_sockets()
         close_sockets_of(self._views.values())
-        self.helpers.close()
+        self.services.close()
         await self.sandbox.close()

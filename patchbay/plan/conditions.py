@@ -11,7 +11,8 @@ from patchbay.plan.resources import GONE, Key, Phase, Resource, Resources
 from patchbay.plan.shape import shape_of
 from patchbay.plan.view import View, emulator_of, end_key
 from patchbay.tools import ip, tc
-from patchbay.tools.commands import CheckQdiscs, EndHelper, Helper, Ip, Tc
+from patchbay.tools.commands import CheckQdiscs, EndService, Ip, StartService, Tc
+from patchbay.tools.service import Service
 
 __all__ = ["RELAY", "acting", "relay_name"]
 
@@ -92,9 +93,11 @@ def _qdiscs(wire: WireLayout, end: VethEnd, way: str, impairment: Impairment) ->
 def _relay(wire: WireLayout) -> tuple[Key, Resource]:
     """The process that carries packets where the kernel does not."""
     why, name = f"condition {wire.title}", relay_name(wire)
-    return ("helper", wire.ns, name), Resource(
-        (Helper(wire.ns, name, RELAY, _relay_args(wire), why, wire.owner),),
-        (EndHelper(wire.ns, name, why, wire.owner),),
+    title = f"the relay of {wire.title}"
+    relay = Service(wire.ns, name, RELAY, _relay_args(wire), kind="relay", key=wire.key, title=title)
+    return ("service", wire.ns, name), Resource(
+        (StartService(relay, why, wire.owner),),
+        (EndService(relay, why, wire.owner),),
         Phase.ACT,
         within=(end_key(wire.far), end_key(wire.near)),
         process=True,

@@ -23,7 +23,7 @@ class Stage:
 
     So a command under `configure` may rely on everything made in its stage or before, and on what
     was configured before in its own namespace, and on nothing else. A stage that is `settled` begins
-    when everything before it is done. Helpers are started and ended last in each of the two.
+    when everything before it is done. Services are started and ended last in each of the two.
     """
 
     make: tuple[Command, ...] = ()

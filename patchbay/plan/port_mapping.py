@@ -15,8 +15,9 @@ from patchbay.layout.layout import PolicyLayout, RouterLayout, of_version
 from patchbay.model.names import NsName
 from patchbay.model.nat import config_of
 from patchbay.plan.resources import Phase, Resource, Resources
-from patchbay.tools.commands import EndHelper, Helper, WriteFile
+from patchbay.tools.commands import EndService, StartService, WriteFile
 from patchbay.tools.nft import Chain, Hook, Table
+from patchbay.tools.service import Service
 
 __all__ = [
     "HTTP_PORT",
@@ -190,11 +191,15 @@ def serving(router: RouterLayout, policy: PolicyLayout, server: MappingServer) -
     stun = ("--stun", f"{_STUN_HOST}:{_STUN_PORT}", "--outside", str(server.outside))
     args = ("--config", file, *(stun if server.asks_stun else ()), "--generation", str(policy.generation))
     name = mapper_name(router)
+    title = f"the server of port mappings on router '{router.name}'"
+    mapper = Service(
+        router.ns, name, _MAPPER, args, kind="port-mapper", key=("router", router.name), title=title
+    )
     yield (
-        ("helper", router.ns, name),
+        ("service", router.ns, name),
         Resource(
-            (Helper(router.ns, name, _MAPPER, args, why, owner),),
-            (EndHelper(router.ns, name, end, owner),),
+            (StartService(mapper, why, owner),),
+            (EndService(mapper, end, owner),),
             Phase.RULES,
             within=(inside,),
             process=True,

@@ -8,7 +8,6 @@ import itertools
 import os
 import pickle
 import socket
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import BuiltinFunctionType, FunctionType, ModuleType
@@ -18,6 +17,7 @@ import trio
 
 from patchbay.errors import WorkerError
 from patchbay.sandbox.inside import callworker, wire
+from patchbay.sandbox.inside.packages import program_path
 from patchbay.sandbox.sandbox import Channel
 
 __all__ = ["Caller"]
@@ -47,7 +47,7 @@ class Caller:
         mine, theirs = socket.socketpair()
         mine.setblocking(False)
         conversation = agent.converse()
-        request = {"ns": ns, "path": _absolute_path(), "env": dict(os.environ), "cwd": os.getcwd()}
+        request = {"ns": ns, "path": program_path(), "env": dict(os.environ), "cwd": os.getcwd()}
         null = os.open(os.devnull, os.O_RDONLY)
         with theirs:
             try:
@@ -119,11 +119,6 @@ class Caller:
         """End the worker process."""
         self._stream.socket.close()
         self._conversation.close()
-
-
-def _absolute_path() -> list[str]:
-    """sys.path as it means the same to a process in another folder."""
-    return [os.path.abspath(entry) for entry in sys.path]
 
 
 def _unpickle(kind: str, payload: bytes) -> Any:

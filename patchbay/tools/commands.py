@@ -9,18 +9,19 @@ from typing import ClassVar, Protocol
 from attrs import frozen
 
 from patchbay.model.names import IfName, NsName
+from patchbay.tools.service import Service
 from patchbay.tools.tc import Netem, Tbf
 
 __all__ = [
     "CheckQdiscs",
     "Command",
     "Describable",
-    "EndHelper",
-    "Helper",
+    "EndService",
     "Ip",
     "Nft",
     "RemoveFile",
     "SetSysctl",
+    "StartService",
     "Tc",
     "WriteFile",
     "by_hand",
@@ -106,23 +107,20 @@ class CheckQdiscs(_Defaults):
 
 
 @frozen
-class Helper(_Defaults):
-    """A long-lived process of patchbay's own in a namespace.
+class StartService(_Defaults):
+    """Starts a service, or lets one of that name that runs follow a change of its arguments."""
 
-    `module` is what it runs, `args` what it is told; `name` is what its command line begins with. A later
-    one of the same name does not start it anew: the arguments are handed to the one that runs.
-    """
-
-    ns: NsName
-    name: str
-    module: str
-    args: tuple[str, ...]
+    service: Service
     why: str
     owner: str
 
     @property
+    def ns(self) -> NsName:
+        return self.service.ns
+
+    @property
     def argv(self) -> tuple[str, ...]:
-        return ("python3", "-m", self.module, *self.args)
+        return ("python3", "-m", self.service.module, *self.service.args)
 
     @property
     def how(self) -> str:
@@ -130,17 +128,20 @@ class Helper(_Defaults):
 
 
 @frozen
-class EndHelper(_Defaults):
-    """Ends a `Helper`; none by that name is fine."""
+class EndService(_Defaults):
+    """Ends a service; none of that name is fine."""
 
-    ns: NsName
-    name: str
+    service: Service
     why: str
     owner: str
 
     @property
+    def ns(self) -> NsName:
+        return self.service.ns
+
+    @property
     def argv(self) -> tuple[str, ...]:
-        return ("pkill", "--full", self.name)
+        return ("pkill", "--full", self.service.name)
 
     @property
     def how(self) -> str:
@@ -233,7 +234,7 @@ class RemoveFile(_Defaults):
         return "removed by the agent"
 
 
-Command = Ip | Tc | CheckQdiscs | Nft | SetSysctl | WriteFile | RemoveFile | Helper | EndHelper
+Command = Ip | Tc | CheckQdiscs | Nft | SetSysctl | WriteFile | RemoveFile | StartService | EndService
 
 
 class Describable(Protocol):

@@ -66,7 +66,7 @@ async def made_idle(lab: Lab) -> None:
     for wire in lab._core.changes.standing.wires.values():
         words = ["--far", wire.far.name, "--near", wire.near.name, "--seed", "1", "--up", "--down"]
         name = f"patchbay.emulator.relay --far {wire.far.name}"
-        await lab._core.session.helpers.ask(wire.ns, name, {"set": words})
+        await lab._core.session.services.ask(wire.ns, name, {"set": words})
 
 
 def relays_cpu() -> float:

@@ -35,12 +35,12 @@ def break_command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
             done.append(command)
             return (how or BREAK[type(command)])(command)
 
-        async def apply(sandbox: Any, helpers: Any, plan: Plan, outcomes: Any) -> None:
+        async def apply(sandbox: Any, services: Any, plan: Plan, outcomes: Any) -> None:
             stages = tuple(
                 Stage(tuple(map(maybe, stage.make)), tuple(map(maybe, stage.configure)), stage.settled)
                 for stage in plan.stages
             )
-            await really_apply(sandbox, helpers, Plan(stages, plan.settle), outcomes)
+            await really_apply(sandbox, services, Plan(stages, plan.settle), outcomes)
 
         with monkeypatch.context() as patch:
             patch.setattr("patchbay.lab.changes.apply", apply)

@@ -20,7 +20,7 @@ import patchbay
 from patchbay.change import RemoveDevice
 from tests.kernel.labs import PING, home_lab, is_running_in, until_ended_in
 from tests.leftovers import descendants
-from tests.patience import DEADLINE, await_until
+from tests.patience import DEADLINE, await_until, wait_until
 from tests.processes import popen
 
 pytestmark = pytest.mark.kernel
@@ -197,7 +197,7 @@ async def test_a_lab_ends_at_once_though_nobody_has_waited_for_its_popen() -> No
         child = lab.device("laptop").popen(["sleep", "1000"])
         of_the_lab = descendants(lab._core.session.sandbox.pid)
     assert child.returncode == -signal.SIGKILL
-    await await_until(lambda: not of_the_lab.keys() & descendants(os.getpid()).keys())
+    wait_until(lambda: not of_the_lab.keys() & descendants(os.getpid()).keys(), "the end of the lab")
 
 
 class Word(enum.StrEnum):

@@ -15,15 +15,16 @@ from patchbay.tools import tc
 from patchbay.tools.commands import (
     CheckQdiscs,
     Command,
-    EndHelper,
-    Helper,
+    EndService,
     Ip,
     Nft,
     RemoveFile,
     SetSysctl,
+    StartService,
     Tc,
     WriteFile,
 )
+from patchbay.tools.service import Service
 from tests.pure.fake_namespaces import Link, Namespace
 from tests.pure.nft_text import Elements, TextTable, read_commands
 
@@ -74,12 +75,12 @@ class Kernel:
     files: dict[str, str] = field(factory=dict)
     made: list[str] = field(factory=list)
     # By namespace and name: what each was told.
-    helpers: dict[tuple[str, str], tuple[str, ...]] = field(factory=dict)
+    services: dict[tuple[str, str], tuple[str, ...]] = field(factory=dict)
 
     def copy(self) -> "Kernel":
         return Kernel(
             {name: space.copy() for name, space in self.namespaces.items()},
-            *(self.files.copy(), self.made.copy(), self.helpers.copy()),
+            *(self.files.copy(), self.made.copy(), self.services.copy()),
         )
 
     def run(self, commands: Iterable[Command]) -> None:
@@ -94,8 +95,8 @@ class Kernel:
         if isinstance(command, RemoveFile):
             self.files.pop(command.path, None)
             return
-        if isinstance(command, EndHelper):
-            self.helpers.pop((command.ns, command.name), None)
+        if isinstance(command, EndService):
+            self.services.pop((command.ns, command.service.name), None)
             return
         if command.ns is not None:
             assert command.ns in self.namespaces, f"{command} is run before its namespace is made"
@@ -119,8 +120,8 @@ class Kernel:
             self._tc(space, list(command.args))
         elif isinstance(command, CheckQdiscs):
             self._check(space, command)
-        elif isinstance(command, Helper):
-            self._helper(command, space)
+        elif isinstance(command, StartService):
+            self._service(command.service)
 
     def _sysctl(self, ns: Namespace, name: str, value: str) -> None:
         parts = name.split("/")
@@ -251,15 +252,15 @@ class Kernel:
             found = self._dev(ns, dev).qdiscs
             assert found == wanted, f"{dev} in {command.ns}: wanted {wanted}, found {found}"
 
-    def _helper(self, command: Helper, ns: Namespace) -> None:
+    def _service(self, service: Service) -> None:
         """A relay: it carries packets between two ports of a bridge that is down."""
-        ends = [self._dev(ns, command.args[place]) for place in (1, 3)]
-        assert command.args[0::2][:2] == ("--far", "--near") and all(end.master for end in ends)
-        self.helpers[command.ns, command.name] = tuple(command.args)
+        ends = [self._dev(self.namespaces[service.ns], service.args[place]) for place in (1, 3)]
+        assert service.args[0::2][:2] == ("--far", "--near") and all(end.master for end in ends)
+        self.services[service.ns, service.name] = service.args
 
     def _using(self, ns: str, dev: str) -> list[str]:
-        """The helpers that have the interface open."""
-        return [name for (at, name), args in self.helpers.items() if at == ns and dev in (args[1], args[3])]
+        """The services that have the interface open."""
+        return [name for (at, name), args in self.services.items() if at == ns and dev in (args[1], args[3])]
 
     # -- rules
 

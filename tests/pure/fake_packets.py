@@ -116,7 +116,7 @@ def _forwarded(kernel: Kernel, port: Place) -> Iterator[Place]:
     links = kernel.namespaces[ns].links
     master = links[name].master
     assert master
-    for (at, _), args in kernel.helpers.items():
+    for (at, _), args in kernel.services.items():
         if at == ns and name in (args[1], args[3]):
             assert not links[master].up, f"{master} in {ns} and a relay carry the same frames"
             yield ns, args[3] if name == args[1] else args[1]

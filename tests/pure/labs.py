@@ -29,9 +29,10 @@ from patchbay.model.lab import (
     RouterSpec,
 )
 from patchbay.model.link import LINK_PRESETS, Impairment, LinkCondition
-from patchbay.model.names import env_name, iface_name_problem, node_name_problem
+from patchbay.model.names import NsName, env_name, iface_name_problem, node_name_problem
 from patchbay.model.nat import Nat, NatConfig
 from patchbay.model.presets import resolve
+from patchbay.tools.service import Service
 
 # The same few examples in every run; PATCHBAY_EXAMPLES=5000 looks at so many others.
 _WISHED = os.environ.get("PATCHBAY_EXAMPLES")
@@ -65,6 +66,11 @@ def problems_of(toml: str) -> list[tuple[str, str]]:
     except SpecError as error:
         return [(problem.path, problem.message) for problem in error.problems]
     return []
+
+
+def a_relay(name: str, ns: str = "a") -> Service:
+    """A service that plans could have."""
+    return Service(NsName(ns), name, "relay", ("--far", name), kind="relay", key=("link", name), title=name)
 
 
 def additions(spec: LabSpec) -> Iterator[Add]:

@@ -12,8 +12,10 @@ from patchbay.execute.apply import Outcome, apply
 from patchbay.model.link import Impairment
 from patchbay.model.names import IfName, NsName
 from patchbay.plan.plan import Plan, Stage
-from patchbay.tools.commands import CheckQdiscs, Command, EndHelper, Helper, Ip, SetSysctl, Tc
+from patchbay.tools.commands import CheckQdiscs, Command, EndService, Ip, SetSysctl, StartService, Tc
+from patchbay.tools.service import Service
 from patchbay.tools.tc import Netem
+from tests.pure.labs import a_relay
 from tests.pure.qdiscs import DEV, EVERYTHING, recorded, wanted_of
 
 A, B = NsName("a"), NsName("b")
@@ -27,12 +29,12 @@ def tc(line: str, ns: NsName = A) -> Tc:
     return Tc(ns, tuple(line.split()), f"do {line}", A)
 
 
-def helper(name: str, ns: NsName = A) -> Helper:
-    return Helper(ns, name, "relay", ("--far", name), f"start {name}", A)
+def service(name: str, ns: NsName = A) -> StartService:
+    return StartService(a_relay(name, ns), f"start {name}", A)
 
 
-def end(name: str) -> EndHelper:
-    return EndHelper(A, name, f"end {name}", A)
+def end(name: str) -> EndService:
+    return EndService(a_relay(name), f"end {name}", A)
 
 
 def check(ns: NsName = A) -> CheckQdiscs:
@@ -41,7 +43,7 @@ def check(ns: NsName = A) -> CheckQdiscs:
 
 @define
 class Fake:
-    """An agent and helpers that note what they are told; `answers` has what to say to a step, by its tool,
+    """An agent and services that note what they are told; `answers` has what to say to a step, by its tool,
     or by its kind where the agent does it itself.
     """
 
@@ -74,15 +76,15 @@ class Fake:
         ok = {"time": 1.0, "elapsed": 0.1, "status": 0, "err": "", "out": ""}
         return {**ok, **self.answers.get(step[2][0] if step[0] in ("exec", "try") else step[0], {})}
 
-    async def put(self, ns: str, name: str, module: str, args: tuple[str, ...]) -> None:
+    async def put(self, service: Service) -> None:
         assert not self.busy
-        self.told.append(f"start {name} in {ns}: {module} {' '.join(args)}")
-        if name in self.refused:
-            raise self.refused[name]
+        self.told.append(f"start {service.name} in {service.ns}: {service.module} {' '.join(service.args)}")
+        if service.name in self.refused:
+            raise self.refused[service.name]
 
-    def end(self, ns: str, name: str) -> None:
+    def end(self, service: Service) -> None:
         assert not self.busy
-        self.told.append(f"end {name} in {ns}")
+        self.told.append(f"end {service.name} in {service.ns}")
 
 
 async def applied(
@@ -106,12 +108,14 @@ def commands(done: list[Outcome]) -> list[Command]:
     return [command for outcome in done for command in outcome.batch.commands]
 
 
-async def test_helpers_come_after_the_other_commands_of_their_part() -> None:
+async def test_services_come_after_the_other_commands_of_their_part() -> None:
     fake = Fake()
-    stage = Stage(make=(helper("x"), ip("one"), end("y"), ip("two")), configure=(helper("z"), ip("three", B)))
+    stage = Stage(
+        make=(service("x"), ip("one"), end("y"), ip("two")), configure=(service("z"), ip("three", B))
+    )
     done = await applied(fake, stage)
     told = [line for line in fake.told if not line.startswith("done")]
-    # Helpers of one part are started and ended side by side.
+    # Services of one part are started and ended side by side.
     assert [told[0], *sorted(told[1:3]), *told[3:]] == [
         "one & two",
         "end y in a",
@@ -139,7 +143,7 @@ async def test_another_stage_does_not_wait_for_what_is_configured(autojump_clock
 
 async def test_interfaces_are_settled_at_the_very_end() -> None:
     fake = Fake()
-    await applied(fake, Stage(make=(ip("one"),), configure=(helper("x"),)), settle=((A, IfName("lan")),))
+    await applied(fake, Stage(make=(ip("one"),), configure=(service("x"),)), settle=((A, IfName("lan")),))
     assert [line for line in fake.told if not line.startswith("done")][-1] == "settle"
 
 
@@ -163,9 +167,9 @@ async def test_an_interface_that_does_not_settle_is_named() -> None:
 async def test_after_a_failure_no_helper_is_started_and_nothing_settled(where: str) -> None:
     fake = Fake(answers={"ip": {"status": 1, "err": "Cannot find device\nCommand failed -:1\n"}})
     stages = {
-        "make": Stage(make=(ip("bad"), helper("x"))),
-        "configure": Stage(configure=(ip("bad", A), helper("x"))),
-        "another namespace": Stage(configure=(ip("bad", B), helper("x"))),
+        "make": Stage(make=(ip("bad"), service("x"))),
+        "configure": Stage(configure=(ip("bad", A), service("x"))),
+        "another namespace": Stage(configure=(ip("bad", B), service("x"))),
     }
     never = Stage(make=(ip("never"),), settled=True)
     error, done = await failure(fake, stages[where], never, settle=((A, IfName("lan")),))
@@ -183,7 +187,7 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 async def test_a_helper_that_does_not_start_is_a_failed_command_for(case: str) -> None:
     fake = Fake(refused={"x": REFUSED[case]})
-    error, done = await failure(fake, Stage(make=(helper("x"),)), Stage(make=(helper("y"),)))
+    error, done = await failure(fake, Stage(make=(service("x"),)), Stage(make=(service("y"),)))
     assert (error.intent, error.namespace, error.status) == ("start x", "a", 1)
     assert error.command == "python3 -m relay --far x"
     assert error.stderr == str(REFUSED[case])
@@ -194,14 +198,14 @@ async def test_a_helper_that_does_not_start_is_a_failed_command_for(case: str) -
 async def test_ctrl_c_comes_as_itself() -> None:
     fake = Fake(refused={"x": KeyboardInterrupt()})
     with pytest.raises(KeyboardInterrupt):
-        await apply(fake, fake, Plan((Stage(make=(helper("x"),)),)), [])
+        await apply(fake, fake, Plan((Stage(make=(service("x"),)),)), [])
 
 
 async def test_with_a_dead_lab_a_helper_is_no_failed_command() -> None:
     fake = Fake(refused={"x": LabDiedError("gone")})
     done: list[Outcome] = []
     with pytest.raises(LabDiedError):
-        await apply(fake, fake, Plan((Stage(make=(helper("x"),)),)), done)
+        await apply(fake, fake, Plan((Stage(make=(service("x"),)),)), done)
     assert done == []
 
 
@@ -249,5 +253,5 @@ async def test_qdiscs_are_set_before_they_are_read_back() -> None:
     reading = CheckQdiscs(A, wanted, "look", A)
     shown = json.dumps(recorded()["no option but loss"]["shown"])
     fake = Fake(answers={"tc": {"out": shown}})
-    stage = Stage(configure=(tc("qdisc replace dev x root"), reading, helper("x")))
+    stage = Stage(configure=(tc("qdisc replace dev x root"), reading, service("x")))
     assert commands(await applied(fake, stage)) == list(stage)

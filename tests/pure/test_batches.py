@@ -11,14 +11,15 @@ import pytest
 from patchbay.execute.apply import Result, _failure, _results
 from patchbay.execute.batches import Batch, batches, step
 from patchbay.model.names import NsName
-from patchbay.tools.commands import CheckQdiscs, Command, EndHelper, Helper, Nft, SetSysctl, WriteFile
+from patchbay.tools.commands import CheckQdiscs, Command, EndService, Nft, SetSysctl, StartService, WriteFile
+from tests.pure.labs import a_relay
 from tests.pure.recordings import A, Recording, ip, results, tc
 
 GONE = ("Cannot find device", "No such process", "No such file or directory")
 
 
-def helper(name: str) -> Helper:
-    return Helper(A, name, "relay", ("--far", "x"), "start it", A)
+def service(name: str) -> StartService:
+    return StartService(a_relay(name), "start it", A)
 
 
 def nft(text: str, ns: NsName = A) -> Nft:
@@ -45,11 +46,11 @@ GROUPS: dict[str, list[list[Command]]] = {
     "tc commands of one namespace together": [[tc("a"), tc("b")], [tc("c", ns=NsName("b"))]],
     "ip and tc apart": [[ip("a", ns=A)], [tc("a")], [ip("b", ns=A)]],
     "each reading of qdiscs by itself": [[CheckQdiscs(A, {}, "", A)], [CheckQdiscs(A, {}, "", A)]],
-    "each helper by itself": [
-        [helper("x")],
-        [helper("y")],
-        [EndHelper(A, "x", "", A)],
-        [EndHelper(A, "y", "", A)],
+    "each service by itself": [
+        [service("x")],
+        [service("y")],
+        [EndService(a_relay("x"), "", A)],
+        [EndService(a_relay("y"), "", A)],
     ],
     "kinds apart": [[ip("a", ns=A)], [sysctl("a")], [nft("x")], [ip("b", ns=A)]],
 }

@@ -87,10 +87,10 @@ def test_a_change_gives_the_kernel_of_a_new_lab_and_its_undoing_the_old_one(spec
         after = carried_out(kernel, old, new)
         fresh = carried_out(Kernel(), None, new)
         assert after.namespaces == fresh.namespaces, change.describe()
-        assert (after.files, after.helpers) == (fresh.files, fresh.helpers), change.describe()
+        assert (after.files, after.services) == (fresh.files, fresh.services), change.describe()
         back = carried_out(after, new, old)
         assert back.namespaces == kernel.namespaces, f"undoing: {change.describe()}"
-        assert (back.files, back.helpers) == (kernel.files, kernel.helpers), f"undoing: {change.describe()}"
+        assert (back.files, back.services) == (kernel.files, kernel.services), f"undoing: {change.describe()}"
         kernel = after
 
 
@@ -103,12 +103,12 @@ def test_many_changes_in_one_plan_give_the_same_and_are_undone_from_anywhere(
     new = [old, *(layout for _, _, layout in walk(old, seed, steps=12))][-1]
     before, fresh = carried_out(Kernel(), None, old), carried_out(Kernel(), None, new)
     after = carried_out(before, old, new)
-    assert (after.namespaces, after.files, after.helpers) == (fresh.namespaces, fresh.files, fresh.helpers)
+    assert (after.namespaces, after.files, after.services) == (fresh.namespaces, fresh.files, fresh.services)
     forwards = list(between(old, new))
     broken = before.copy()
     broken.run(forwards[: Random(seed).randint(0, len(forwards))])
     broken.run(between(new, old, undoing=True))
-    assert (broken.namespaces, broken.helpers) == (before.namespaces, before.helpers)
+    assert (broken.namespaces, broken.services) == (before.namespaces, before.services)
 
 
 def test_a_node_that_is_removed_and_added_in_one_plan_is_another_node() -> None:

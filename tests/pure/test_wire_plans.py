@@ -17,7 +17,7 @@ from patchbay.model.link import LINK_PRESETS, PERFECT, Condition, Emulator, Impa
 from patchbay.plan import view
 from patchbay.plan.change import between
 from patchbay.plan.plan import Plan
-from patchbay.tools.commands import CheckQdiscs, Command, EndHelper, Helper, Tc
+from patchbay.tools.commands import CheckQdiscs, Command, EndService, StartService, Tc
 from tests.pure.fake_kernel import Kernel, lanes
 from tests.pure.fake_packets import crossed, owner
 from tests.pure.labs import QUICK, labs, layout_of, linked, one_by_one, random_condition, random_lab
@@ -42,19 +42,19 @@ def carried_out(plan: Plan, kernel: Kernel | None = None, seed: int | None = Non
 
 
 def mixed(plan: Plan, rng: Random) -> Iterator[Command]:
-    """Namespaces in turns, and beside the next stages that need not wait; helpers last in each part."""
+    """Namespaces in turns, and beside the next stages that need not wait; services last in each part."""
     waiting: list[list[Command]] = []
     for stage, (make, configure) in zip(plan.stages, lanes(plan), strict=True):
         while stage.settled and waiting:
             yield from one_of(waiting, rng)
         yield from make
-        helpers = [c for c in stage.configure if isinstance(c, Helper | EndHelper)]
-        part = [[c for c in commands if c not in helpers] for commands in configure.values()]
+        services = [c for c in stage.configure if isinstance(c, StartService | EndService)]
+        part = [[c for c in commands if c not in services] for commands in configure.values()]
         part = [commands for commands in part if commands]
-        if helpers:
+        if services:
             while part:
                 yield from one_of(part, rng)
-            yield from helpers
+            yield from services
         waiting += part
     while waiting:
         yield from one_of(waiting, rng)
@@ -106,7 +106,7 @@ def test_building_and_taking_away_leaves_the_kernel_as_it_was(
     after = carried_out(between(old, new), before, seed)
     assert after == carried_out(between(None, new))
     back = carried_out(between(new, old), after, seed)
-    assert (back.namespaces, back.helpers) == (before.namespaces, before.helpers)
+    assert (back.namespaces, back.services) == (before.namespaces, before.services)
 
 
 @pytest.mark.parametrize("emulator", EMULATORS)
@@ -137,7 +137,7 @@ def test_a_change_that_failed_anywhere_can_be_taken_back(
     broken = before.copy()
     broken.run(forwards[: Random(seed).randint(0, len(forwards))])
     back = carried_out(between(new, old, undoing=True), broken)
-    assert (back.namespaces, back.helpers) == (before.namespaces, before.helpers)
+    assert (back.namespaces, back.services) == (before.namespaces, before.services)
 
 
 @pytest.mark.parametrize("emulator", EMULATORS)
@@ -155,7 +155,7 @@ def test_a_router_may_be_replaced_with_its_downlink_in_one_plan(emulator: Emulat
     )
     kernel = carried_out(between(first, second), carried_out(between(None, first)), seed)
     wanted = carried_out(between(None, second))
-    assert (kernel.namespaces, kernel.helpers) == (wanted.namespaces, wanted.helpers)
+    assert (kernel.namespaces, kernel.services) == (wanted.namespaces, wanted.services)
 
 
 ALL_KINDS = linked(random_lab(7, 2, 4, 4), 11)
@@ -173,7 +173,7 @@ def test_switching_on_and_off_leaves_nothing_however_often(emulator: Emulator) -
         kernel.run(between(off, on))
         off = with_conditions(on, dict.fromkeys(conditions, PERFECT))
         kernel.run(between(on, off))
-        assert (kernel.namespaces, kernel.helpers) == (before.namespaces, before.helpers)
+        assert (kernel.namespaces, kernel.services) == (before.namespaces, before.services)
 
 
 @QUICK
@@ -187,7 +187,7 @@ def test_only_what_changed_is_done_again(spec: LabSpec, seed: int) -> None:
     wire = new.wires.get(key)
     if wire is None:
         return
-    done = [command for command in between(old, new) if isinstance(command, Tc | Helper)]
+    done = [command for command in between(old, new) if isinstance(command, Tc | StartService)]
     assert {command.owner for command in done} <= {wire.owner}
     read_back = [dev for c in between(old, new) if isinstance(c, CheckQdiscs) for dev in c.wanted]
     assert {*read_back} <= {wire.near.name, wire.far.name}

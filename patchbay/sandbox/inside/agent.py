@@ -13,14 +13,14 @@ import os
 import resource
 import signal
 import socket
-import traceback
 from collections.abc import Callable
 from typing import Any
 
-from patchbay.sandbox.inside import kernel, parent, wire
+from patchbay.sandbox.inside import kernel, parent, service, wire
 from patchbay.sandbox.inside.lanes import Lanes
 from patchbay.sandbox.inside.mounts import prepare_mounts
 from patchbay.sandbox.inside.nodes import Nodes
+from patchbay.sandbox.inside.packages import use_packages
 from patchbay.sandbox.inside.programs import start
 from patchbay.sandbox.inside.server import Conversation, Server
 
@@ -96,7 +96,7 @@ class Agent(Server):
             "socket": self.socket,
             "getaddrinfo": self.getaddrinfo,
             "calls": self.calls,
-            "helper": self.helper,
+            "service": self.service,
         }
         self._parent = to_parent
 
@@ -191,24 +191,23 @@ class Agent(Server):
         self.children[pid] = ended
         conversation.reply({"pid": pid})
 
-    def helper(self, conversation: Conversation, request: dict[str, Any], _fds: list[int]) -> None:
-        """Fork a helper into a namespace: the `main` of a module that needs the standard library alone.
+    def service(self, conversation: Conversation, request: dict[str, Any], _fds: list[int]) -> None:
+        """Fork a service into a namespace. The conversation becomes the service's, and ends with it.
 
-        The conversation becomes the helper's, and ends with it.
+        `path` is the program's `sys.path` for a service that needs the program's packages; such a module is
+        loaded in the fork. The others need the standard library alone, and are loaded once, here.
         """
-        channel = conversation.sock
-        module = importlib.import_module(request["module"])
+        channel, name, path = conversation.sock, request["module"], request["path"]
+        if path is None:
+            importlib.import_module(name)
 
         def work() -> None:
             kernel.die_with_parent(signal.SIGKILL)
-            _or_report(channel, "helper", lambda: self.nodes.go(request["ns"]))
-            # What `ps` and `pgrep` know it by.
-            with open("/proc/self/comm", "w") as comm:
-                comm.write(request["module"].rpartition(".")[2])
-            try:
-                module.main(request["args"], channel)
-            except Exception:
-                wire.send(channel, {"died": traceback.format_exc()})
+            _or_report(channel, "service", lambda: self.nodes.go(request["ns"]))
+            if path is not None:
+                use_packages(path)
+            main = importlib.import_module(name).main
+            service.begin(main, name.rpartition(".")[2], request["args"], channel)
 
         self.fork(work, {channel.fileno()})
         conversation.hand_over()

@@ -18,6 +18,8 @@ import threading
 import traceback
 from typing import Any
 
+from patchbay.sandbox.inside.packages import use_packages
+
 __all__ = ["frame", "is_plain", "main", "pickled", "read_frame"]
 
 _LENGTH = struct.Struct(">Q")
@@ -141,7 +143,7 @@ def main(request: dict[str, Any], fds: list[int]) -> None:
     os.environ.update(request["env"])
     os.chdir(request["cwd"])
     sys.argv = [""]
-    _be_like_the_program(request["path"])
+    use_packages(request["path"])
     _Calls(socket.socket(fileno=calls)).serve()
 
 
@@ -150,13 +152,3 @@ def _text_stream(fd: int, like: Any) -> Any:
     return io.TextIOWrapper(
         open(fd, "wb", closefd=False), encoding=like.encoding, errors=like.errors, line_buffering=True
     )
-
-
-def _be_like_the_program(path: list[str]) -> None:
-    """Read the .pth files of site-packages, which may import things, and take over the program's path."""
-    import site
-
-    site.main()
-    if (user := site.getusersitepackages()) in path:
-        site.addsitedir(user)
-    sys.path[:] = path

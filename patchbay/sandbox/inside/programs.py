@@ -51,8 +51,8 @@ def execute(request: dict[str, Any], fds: Sequence[int]) -> None:
     os.chdir(request["cwd"])
     argv, environ = request["argv"], request["env"]
     program = find_program(argv[0], environ.get("PATH", os.defpath))
-    # Handlers end with exec; what Python ignores would stay ignored.
-    for signum in (signal.SIGPIPE, signal.SIGXFSZ):
+    # What Python or the program ignores would stay ignored.
+    for signum in CATCHABLE:
         signal.signal(signum, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.execve(program, argv, environ)
