@@ -267,6 +267,56 @@ def test_what_is_missing_is_told_with_the_line_that_installs_it(monkeypatch: pyt
         kernels.ingredients()
 
 
+@pytest.fixture
+def programs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A folder that is all of PATH."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    return tmp_path
+
+
+def plant(program: Path, script: str) -> None:
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+
+
+def test_program_of_the_host_that_fails_is_named_with_its_last_words(programs: Path) -> None:
+    plant(programs / "gcc", "echo no such option >&2; exit 3")
+    with pytest.raises(KernelError, match=r"^gcc --version: no such option$"):
+        kernels._said_by(["gcc", "--version"])
+
+
+def test_program_of_the_host_that_fails_silently_is_named_with_its_status(programs: Path) -> None:
+    plant(programs / "gcc", "exit 3")
+    with pytest.raises(KernelError, match=r"^gcc --version: exit status 3$"):
+        kernels._said_by(["gcc", "--version"])
+
+
+def test_program_that_the_host_lacks_is_named(programs: Path) -> None:
+    with pytest.raises(KernelError, match=r"^gcc --version: there is no program gcc in PATH$"):
+        kernels._said_by(["gcc", "--version"])
+
+
+def test_program_of_the_host_that_cannot_start_is_one_plain_error(programs: Path) -> None:
+    (programs / "gcc").write_text("#!/no/interpreter\n")
+    (programs / "gcc").chmod(0o755)
+    with pytest.raises(KernelError, match=r"^gcc --version: .*No such file"):
+        kernels._said_by(["gcc", "--version"])
+
+
+def test_program_of_the_host_sees_the_variables_of_now(
+    programs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLOUR", "a b")
+    plant(programs / "gcc", 'echo "$COLOUR $1"')
+    assert kernels._said_by(["gcc", "c  d"]) == "a b c  d"
+
+
+@pytest.mark.parametrize(("status", "expected"), [(0, True), (2, False)], ids=["accepted", "refused"])
+def test_host_has_netem_if_the_trial_succeeds(programs: Path, status: int, expected: bool) -> None:
+    plant(programs / "unshare", f"exit {status}")
+    assert host_has_netem() is expected
+
+
 def test_the_packages_that_are_asked_for_are_those_that_setup_installs() -> None:
     done = subprocess.run(
         ["sh", ROOT / "setup.sh", "listed", "kernel"], capture_output=True, text=True, check=True

@@ -21,6 +21,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from attrs import frozen
+from plumbum import ProcessExecutionError, local
+from plumbum.commands import BaseCommand
 
 from patchbay_vm.errors import KernelError, VmError, tail
 from patchbay_vm.group import Group, open_group
@@ -115,12 +117,11 @@ def host_has_netem() -> bool:
     user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
     trial = ["tc", "qdisc", "add", "dev", "lo", "root", "netem", "delay", "1ms"]
     path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
-    argv = ["unshare", *user, "--net", *trial]
-    try:
-        done = subprocess.run(argv, capture_output=True, check=False, env=os.environ | {"PATH": path})
-    except FileNotFoundError:
+    unshare = _program("unshare", path)
+    if unshare is None:
         return False
-    return done.returncode == 0
+    status, _, _ = unshare[[*user, "--net", *trial]].run(retcode=None)
+    return bool(status == 0)
 
 
 # What is there
@@ -142,12 +143,25 @@ def _present(sign: str) -> bool:
 
 
 def _said_by(argv: Sequence[str]) -> str:
+    name, *arguments = argv
+    program = _program(name, os.environ.get("PATH", os.defpath))
+    if program is None:
+        raise KernelError(f"{' '.join(argv)}: there is no program {name} in PATH")
     try:
-        done = subprocess.run(argv, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        said = getattr(error, "stderr", "") or str(error)
-        raise KernelError(f"{' '.join(argv)}: {said.strip()}") from error
-    return done.stdout.strip()
+        _, output, _ = program[arguments].run()
+    except ProcessExecutionError as error:  # an OSError too
+        said = tail(error.stderr).strip() or f"exit status {error.retcode}"
+        raise KernelError(f"{' '.join(argv)}: {said}") from error
+    except OSError as error:
+        raise KernelError(f"{' '.join(argv)}: {error}") from error
+    return str(output).strip()
+
+
+def _program(name: str, path: str) -> BaseCommand | None:
+    """Return the program `name` of `path`, to be run with the environment of now; None if there is none."""
+    # plumbum reads PATH and the other variables once, when it is imported, and would look there.
+    found = shutil.which(name, path=path)
+    return local[found].with_env(**os.environ | {"PATH": path}) if found else None
 
 
 # Building
@@ -185,7 +199,8 @@ def _do(group: Group, argv: Sequence[str]) -> None:
     """A step to its end; an error shows the end of what it said."""
     log = group.scratch / "build.log"
     with log.open("wb") as output:
-        # Without the session's variables: MAKEFLAGS of a `make` above us would change ours.
+        # Without the session's variables: MAKEFLAGS of a `make` above us would change ours. Not by plumbum,
+        # because it adds `env` to its own environment instead of replacing it.
         env = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
         process = group.popen(
             argv, cwd=group.scratch, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output
