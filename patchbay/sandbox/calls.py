@@ -16,7 +16,7 @@ from typing import Any
 import trio
 
 from patchbay.errors import WorkerError
-from patchbay.sandbox.inside import callworker, wire
+from patchbay.sandbox.inside import callworker
 from patchbay.sandbox.inside.packages import program_path
 from patchbay.sandbox.sandbox import Channel
 
@@ -51,7 +51,7 @@ class Caller:
         null = os.open(os.devnull, os.O_RDONLY)
         with theirs:
             try:
-                wire.send(conversation, {"calls": request}, (null, 1, 2, theirs.fileno()))
+                agent.send(conversation, {"calls": request}, (null, 1, 2, theirs.fileno()))
             finally:
                 os.close(null)
             await agent.answer(conversation)

@@ -177,7 +177,7 @@ async def spawn(view: NodeView, what: Spawn, stdin: Any, stdout: Any, stderr: An
     with _Streams(stdin, stdout, stderr) as streams:
         conversation = view.agent.converse()
         try:
-            wire.send(conversation, {"spawn": what.request(view.ns, (0, 1, 2))}, streams.theirs)
+            view.agent.send(conversation, {"spawn": what.request(view.ns, (0, 1, 2))}, streams.theirs)
             message, _ = await view.agent.answer(conversation)
         except BaseException:
             conversation.close()
@@ -278,7 +278,7 @@ class NodePopen(subprocess.Popen[Any]):
         passed = list(given["pass_fds"])
         request = self._what.request(self._view.ns, [0, 1, 2, *passed], options=options)
         with self._view.agent.converse() as conversation:
-            wire.send(conversation, {"popen": request}, (*streams, *passed))
+            self._view.agent.send(conversation, {"popen": request}, (*streams, *passed))
             return _started(self._view.agent, conversation)
 
 

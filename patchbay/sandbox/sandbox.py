@@ -48,10 +48,17 @@ class Channel:
         mine.setblocking(False)
         return mine
 
+    def send(self, sock: socket.socket, message: wire.Message, fds: tuple[int, ...] = ()) -> None:
+        """Say something in a conversation. Raises the lab's own error where the other side is gone."""
+        try:
+            wire.send(sock, message, fds)
+        except (BrokenPipeError, ConnectionResetError):
+            raise self.gone() from None
+
     async def request(self, message: wire.Message, fds: tuple[int, ...] = ()) -> wire.Message:
         """Ask once and wait for the answer."""
         with self.converse() as sock:
-            wire.send(sock, message, fds)
+            self.send(sock, message, fds)
             return (await self.answer(sock))[0]
 
     async def answer(self, sock: socket.socket) -> tuple[wire.Message, list[int]]:
@@ -62,7 +69,7 @@ class Channel:
     def request_now(self, message: wire.Message) -> wire.Message:
         """Ask and wait without trio, for what is answered at once."""
         with self.converse() as sock:
-            wire.send(sock, message)
+            self.send(sock, message)
             return self.answer_now(sock)[0]
 
     def answer_now(self, sock: socket.socket) -> tuple[wire.Message, list[int]]:

@@ -53,7 +53,7 @@ class Services:
         request = {"ns": service.ns, "module": service.module, "args": list(service.args), "path": path}
         sock = self._sandbox.agent.converse()
         try:
-            wire.send(sock, {"service": request})
+            self._sandbox.agent.send(sock, {"service": request})
             with trio.fail_after(_STARTS_WITHIN):
                 await self._sandbox.agent.answer(sock)
         except BaseException:

@@ -9,11 +9,12 @@ import os
 import pty
 import select
 import signal
+import socket
 import subprocess
 import sys
 import termios
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ import pytest
 import trio
 
 import patchbay
+from patchbay.lab.lab import Lab
+from patchbay.sandbox.sandbox import Channel
 from tests.kernel import endings
 from tests.kernel.labs import HOME, home_lab
 from tests.leftovers import be_a_subreaper, descendants
@@ -178,6 +181,46 @@ async def test_a_killed_agent_fails_what_is_under_way_and_every_later_call() -> 
                     await lab.device("laptop").run(["sleep", "100"])
                 with pytest.raises(patchbay.LabDiedError):
                     await lab.add_router("more")
+
+
+async def run_true(lab: Lab) -> None:
+    await lab.device("laptop").run(["true"])
+
+
+async def popen_true(lab: Lab) -> None:
+    lab.device("laptop").popen(["true"])
+
+
+async def call_getpid(lab: Lab) -> None:
+    await lab.device("laptop").call(os.getpid)
+
+
+async def look_up(lab: Lab) -> None:
+    await lab.device("laptop").getaddrinfo("server", 80)
+
+
+async def add_router(lab: Lab) -> None:
+    await lab.add_router("more")
+
+
+@pytest.mark.parametrize("act", [run_true, popen_true, call_getpid, look_up, add_router])
+async def test_an_agent_that_dies_before_it_is_asked_is_the_labs_end(
+    act: Callable[[Lab], Awaitable[None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with contextlib.suppress(patchbay.LabDiedError):
+        async with home_lab() as lab:
+            lab.device("laptop").socket().close()
+            converse = Channel.converse
+
+            def and_die(channel: Channel) -> socket.socket:
+                conversation = converse(channel)
+                os.kill(lab._core.session.sandbox.pid, signal.SIGKILL)
+                assert select.select([conversation], [], [], DEADLINE)[0]
+                return conversation
+
+            monkeypatch.setattr(Channel, "converse", and_die)
+            with trio.CancelScope(shield=True), pytest.raises(patchbay.LabDiedError):
+                await act(lab)
 
 
 async def test_a_command_that_runs_when_the_agent_is_killed_fails_by_one_plain_error(tmp_path: Path) -> None:
