@@ -1,4 +1,4 @@
-"""What could be read of a lab's description."""
+"""A lab's description as far as it could be read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Draft"]
 
 @frozen
 class Draft:
-    """What a lab file says: all of it that can be read, and what is wrong with the rest.
+    """The part of a lab file that can be read, and the problems of the rest.
 
     `layout.allocate.lay_out` adds what else is wrong, so that a user hears of everything at once.
     """

@@ -44,7 +44,7 @@ class Batch:
 
     @property
     def only_adds(self) -> bool:
-        """Whether all that is done is to add namespaces and links to the lab's own namespace."""
+        """Return True if the batch only adds namespaces and links, from the lab's own namespace."""
         return all(c.ns is None and isinstance(c, Ip) and c.args[:2] in _ADDING for c in self.commands)
 
     @property

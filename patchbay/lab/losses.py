@@ -1,4 +1,4 @@
-"""Services of a lab that ended by themselves: what follows from that, and who is told."""
+"""Services of a lab that ended by themselves, with the consequences."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ Key = tuple[str, ...]
 
 @frozen
 class _Kind:
-    """What the loss of one kind of service means.
+    """The consequences of losing one kind of service.
 
-    `place` gives the fields of its events. `is_wanted` tells whether a layout has something for it to serve.
-    `answer` is the change that lets everybody see the loss, where there is one.
+    `place` gives the fields of its events. `is_wanted` returns True if a layout needs the service.
+    `answer` makes the change that shows the loss to the nodes, where there is one.
     """
 
     error: type[ServiceLostError]

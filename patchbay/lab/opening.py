@@ -1,4 +1,4 @@
-"""What `open_lab` does once all of patchbay is loaded."""
+"""The body of `open_lab`, which is loaded while the agent starts."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ async def _session(sandbox: Sandbox) -> AsyncIterator[Session]:
 
 
 def _only_cancelled(failure: BaseException | None) -> bool:
-    """Whether nothing went wrong in the block but its cancellation: alone, or once for each of its tasks."""
+    """Return True if the block failed by its cancellation alone: once, or once for each of its tasks."""
     if isinstance(failure, BaseExceptionGroup):
         return failure.split(trio.Cancelled)[1] is None
     return failure is None or isinstance(failure, trio.Cancelled)

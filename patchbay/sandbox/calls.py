@@ -154,7 +154,7 @@ def _pickle_call(function: Callable[..., Any], args: tuple[Any, ...]) -> bytes:
 
 
 def _is_plain_function(function: object) -> bool:
-    """Return whether pickle can carry it by name; a method would carry its object."""
+    """Return True for a function that pickle carries by name. A method would bring its object along."""
     of = getattr(function, "__self__", None)
     return isinstance(function, FunctionType | BuiltinFunctionType) and (
         of is None or isinstance(of, ModuleType)

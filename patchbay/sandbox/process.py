@@ -291,11 +291,11 @@ def _started(agent: Channel, conversation: socket.socket) -> int:
         if "pid" in message:
             pid = message["pid"]
         else:
-            error = message
+            error = wire.error_of(message)
     if error and pid >= 0:
         os.waitpid(pid, 0)
     if error:
-        raise OSError(error["errno"], error["error"])
+        raise error
     if pid < 0:
         raise agent.gone()
     return pid

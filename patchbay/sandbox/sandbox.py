@@ -30,7 +30,7 @@ _END_WITHIN = 2.0
 
 
 class Channel:
-    """The way to an agent or a worker: opens conversations."""
+    """The way to an agent: opens conversations."""
 
     def __init__(self, sock: socket.socket, owner: Sandbox) -> None:
         self._sock = sock
@@ -87,8 +87,8 @@ class Channel:
     def _checked(self, message: wire.Message | None, fds: list[int]) -> tuple[wire.Message, list[int]]:
         if message is None:
             raise self.gone()
-        if "errno" in message:
-            raise OSError(message["errno"], message["error"])
+        if error := wire.error_of(message):
+            raise error
         return message, fds
 
     @property
@@ -126,12 +126,12 @@ class Asking:
                 self._sock = self._channel.converse()
                 _let_the_kernel_wait(self._sock)
             try:
-                wire.send(self._sock, message)
+                self._channel.send(self._sock, message)
                 return self._channel.next_answer(self._sock)[1][0]
-            except (PatchbayError, BrokenPipeError):
+            except PatchbayError:
                 # The answer may still come, and must not be taken for that to another question.
                 self._close()
-                raise self._channel.gone() from None
+                raise
 
     def close(self) -> None:
         with self._lock:

@@ -115,8 +115,8 @@ class _Running:
                 answer = await self._receive.receive()
             except (OSError, trio.EndOfChannel):
                 raise BrokenPipeError("the service has ended") from None
-        if "errno" in answer:
-            raise OSError(answer["errno"], answer["error"])
+        if error := wire.error_of(answer):
+            raise error
         return answer
 
     def close(self) -> None:

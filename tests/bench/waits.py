@@ -3,6 +3,7 @@
 waits.py ping         a whole program: a lab, a home router, a laptop, and a ping through its NAT
 waits.py open         2 + 2 as the first lab of a process, and as a later one
 waits.py add          10 + 100 from a file, in a batch, and one by one
+waits.py loop         how long another task waits at most while 100 + 1000 are added in a batch
 waits.py use          single operations in 10 + 100, and the memory that they take
 """
 
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import trio
+import trio.lowlevel
 from one_lab import toml
 
 import patchbay
@@ -49,9 +51,11 @@ async def ping() -> Measured:
     return {}
 
 
-async def opened(spec: Any) -> float:
+async def opened(spec: Any, fill: Callable[[patchbay.Lab], Awaitable[None]] | None = None) -> float:
     started = time.perf_counter()
-    async with patchbay.open_lab(spec):
+    async with patchbay.open_lab(spec) as lab:
+        if fill:
+            await fill(lab)
         took = (time.perf_counter() - started) * 1e3
     await trio.sleep(TEARDOWN)  # the kernel's teardown, which nothing tells the end of
     return took
@@ -71,17 +75,9 @@ async def add_all(lab: patchbay.Lab) -> None:
         await lab.add_device(f"d{n}", uplink=routers[n % 10])
 
 
-async def added(*, batch: bool) -> float:
-    started = time.perf_counter()
-    async with patchbay.open_lab() as lab:
-        if batch:
-            async with lab.batch():
-                await add_all(lab)
-        else:
-            await add_all(lab)
-        took = (time.perf_counter() - started) * 1e3
-    await trio.sleep(TEARDOWN)  # the kernel's teardown, which nothing tells the end of
-    return took
+async def add_in_batch(lab: patchbay.Lab) -> None:
+    async with lab.batch():
+        await add_all(lab)
 
 
 async def add() -> Measured:
@@ -91,9 +87,30 @@ async def add() -> Measured:
         await opened(None)  # so that all is loaded
         return {
             "from_file": await opened(path),
-            "in_batch": await added(batch=True),
-            "one_by_one": await added(batch=False),
+            "in_batch": await opened(None, add_in_batch),
+            "one_by_one": await opened(None, add_all),
         }
+
+
+async def loop() -> Measured:
+    """Return the longest wait of another task while a large batch is added and applied."""
+    longest = 0.0
+
+    async def tick() -> None:
+        nonlocal longest
+        while True:
+            before = time.perf_counter()
+            await trio.lowlevel.checkpoint()  # a turn of the loop
+            longest = max(longest, time.perf_counter() - before)
+
+    async with patchbay.open_lab() as lab, trio.open_nursery() as nursery:
+        nursery.start_soon(tick)
+        async with lab.batch():
+            routers = [await lab.add_router(f"r{n}", preset="home") for n in range(100)]
+            for n in range(1000):
+                await lab.add_device(f"d{n}", uplink=routers[n % 100])
+        nursery.cancel_scope.cancel()
+    return {"longest_wait": longest * 1e3}
 
 
 def pss_kib(pid: int) -> int:
@@ -160,7 +177,7 @@ async def memory(lab: patchbay.Lab) -> Measured:
     return {"memory": used, "memory_calls": memory_mib()}
 
 
-WHAT = {"ping": ping, "open": open_two, "add": add, "use": use}
+WHAT = {"ping": ping, "open": open_two, "add": add, "use": use, "loop": loop}
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.lowlevel
 
 import patchbay
 from patchbay.lab.lab import Lab

@@ -102,6 +102,17 @@ async def has_undone(lab: Lab) -> bool:
     return any(record.undone for record in lab.commands)
 
 
+async def test_a_lost_link_that_needs_no_relay_any_more_is_no_error() -> None:
+    async with open_links("userspace", {"d": "wifi"}) as lab:
+        (pid,) = await relays(lab)
+        await lab.ix.run(["kill", "-KILL", str(pid)])
+        await until_event(lab, "service_lost")
+        await lab.device("d").set_link_condition("eth0", None)
+        assert await carrier(lab.device("d"))
+        (pong,) = (await ping(lab.device("d"), lab.device("server").ip, 1, 0.1, DEADLINE)).times
+        assert pong
+
+
 async def test_a_lost_link_comes_back_when_its_condition_is_set_again() -> None:
     async with open_links("userspace", {"d": "wifi"}) as lab:
         device = lab.device("d")

@@ -8,6 +8,7 @@ and rule. Standard library only.
 from __future__ import annotations
 
 import _socket
+import contextlib
 import importlib
 import os
 import resource
@@ -168,6 +169,8 @@ class Agent(Server):
                 )
             except socket.gaierror as error:
                 conversation.reply({"gaierror": [error.errno, error.strerror]})
+            except wire.Refused as error:
+                conversation.reply(wire.failure(error))
 
         self.fork(answer, {conversation.sock.fileno(), *view.fds})
 
@@ -214,12 +217,13 @@ class Agent(Server):
 
 
 def _end_processes_in(network: int) -> None:
-    """Kill what is in a network namespace, whoever started it, until nobody is left that could fork more."""
+    """Kill every process in a network namespace, also those that are forked meanwhile."""
     seen: set[int] = set()
     while found := {pid for pid in _processes() if _network_of(pid) == network} - seen:
         seen |= found
         for pid in found:
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                os.kill(pid, signal.SIGKILL)
 
 
 def _processes() -> list[int]:

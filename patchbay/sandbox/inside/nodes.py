@@ -120,9 +120,8 @@ class Nodes:
         os.close(fd)
 
     def close(self, ns: str) -> None:
-        """Let go of a node's view. A node without one is fine."""
-        if view := self._views.pop(ns, None):
-            view.close()
+        """Let go of a node's view."""
+        self._views.pop(ns).close()
 
     def proc(self, ns: str) -> int:
         """Return a folder like /proc in which few namespaces' settings have been opened.

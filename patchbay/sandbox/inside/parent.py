@@ -7,7 +7,6 @@ cannot make one, being process 1 (kernel/fork.c, copy_process). Standard library
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 from collections.abc import Sequence
@@ -43,8 +42,7 @@ def _start(conversation: socket.socket, request: wire.Message, fds: Sequence[int
         kernel.setns(fds[0], kernel.CLONE_NEWNET)
         kernel.setns(fds[1], kernel.CLONE_NEWNS)
         execute(request, fds[2:])
-    except OSError as error:
-        what = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-        wire.send(conversation, {"errno": error.errno or errno.EIO, "error": what or str(error)})
+    except wire.Refused as error:
+        wire.send(conversation, wire.failure(error))
     finally:
         os._exit(127)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import resource
 import select
@@ -42,9 +41,9 @@ class Conversation:
             return
         try:
             self.server.request(self, message, fds)
-        except OSError as error:
-            what = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-            self.reply({"errno": error.errno or errno.EIO, "error": what or str(error)})
+        except wire.Refused as error:
+            # One wrong argument must not end the lab.
+            self.reply(wire.failure(error))
         finally:
             for fd in fds:
                 os.close(fd)
@@ -60,7 +59,10 @@ class Conversation:
             return
         self.hand_over()
         if self.pid is not None:
-            os.killpg(self.pid, signal.SIGKILL)
+            try:
+                os.killpg(self.pid, signal.SIGKILL)
+            except ProcessLookupError:  # a fork that has no group of its own yet
+                os.kill(self.pid, signal.SIGKILL)
 
 
 Operation = Callable[[Conversation, Any, list[int]], None]

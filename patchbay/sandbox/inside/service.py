@@ -100,10 +100,7 @@ def serve(name: str, make: Make, argv: list[str], sock: socket.socket | None) ->
 
 
 def _failure(error: UsageError | OSError) -> wire.Message:
-    if isinstance(error, OSError):
-        what = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-        return {"errno": error.errno or errno.EIO, "error": what or str(error)}
-    return {"errno": errno.EINVAL, "error": str(error)}
+    return wire.failure(error if isinstance(error, OSError) else OSError(errno.EINVAL, str(error)))
 
 
 def _by_hand(name: str, make: Make, argv: list[str]) -> None:

@@ -8,21 +8,43 @@ plain values, and travel as `marshal` writes them: built into Python, and the qu
 from __future__ import annotations
 
 import array
+import errno
 import marshal
 import os
 import socket
 from typing import Any
 
-__all__ = ["Message", "pair", "receive", "send"]
+__all__ = ["Message", "Refused", "error_of", "failure", "pair", "receive", "send"]
 
 Message = dict[str, Any]
 
 # A datagram must fit the socket's send buffer (net.core.wmem_default, 208 KiB); larger texts,
 # such as an environment or a batch of thousands of lines, travel in a memory file.
 _INLINE = 32 * 1024
-_MOST_FDS = 16
+# SCM_MAX_FD in include/net/scm.h: more cannot travel at once.
+_MOST_FDS = 253
 # Of the format of marshal: what every Python since 3.4 reads.
 _VERSION = 4
+
+
+# What a request fails with that the kernel, or Python before it, does not take.
+Refused = (OSError, ValueError, TypeError, OverflowError)
+
+
+def failure(error: Exception) -> Message:
+    """Return the answer to a request that failed by one of `Refused`."""
+    if not isinstance(error, OSError):
+        return {"errno": 0, "error": str(error)}
+    what = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return {"errno": error.errno or errno.EIO, "error": what or str(error)}
+
+
+def error_of(message: Message) -> OSError | ValueError | None:
+    """Return the error that an answer tells of, if it does."""
+    if "errno" not in message:
+        return None
+    number, text = message["errno"], message["error"]
+    return OSError(number, text) if number else ValueError(text)
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
