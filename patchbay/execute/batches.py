@@ -27,7 +27,7 @@ __all__ = ["Batch", "batches", "step"]
 _TRANSACTION = 50_000
 
 
-# What an `ip` that is kept may do: nothing that it knows by name can be another thing afterwards.
+# The commands of an `ip` that is kept. It remembers interfaces by name, so none may be replaced.
 _ADDING = (("netns", "add"), ("link", "add"))
 
 

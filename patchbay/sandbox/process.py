@@ -228,7 +228,7 @@ class _Streams:
             os.close(fd)
 
 
-# What `subprocess.Popen` has and a process in a node cannot have, or has by other means.
+# Options of `subprocess.Popen` that a process in a node cannot have, or has by arguments of their own.
 _REFUSED = (
     "executable",
     "preexec_fn",

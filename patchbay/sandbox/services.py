@@ -26,7 +26,7 @@ def _key(service: Service) -> Key:
 
 
 class Services:
-    """The services of a lab that run. `died` is told when one ends that nobody ended, with its last words."""
+    """The running services of a lab. `died` is called with one that ended by itself, and its last words."""
 
     def __init__(self, sandbox: Sandbox, nursery: trio.Nursery) -> None:
         self._sandbox = sandbox

@@ -70,7 +70,7 @@ class NodeView:
     def leave(self) -> None:
         """End what runs in the node, and close every socket that was handed out, because the node is gone."""
         self.close_sockets()
-        # Of a lab that is dead, there is nothing left to end.
+        # In a dead lab nothing is left to end.
         with contextlib.suppress(LabClosedError, LabDiedError):
             self.agent.request_now({"leave": self.ns})
 

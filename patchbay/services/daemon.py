@@ -115,7 +115,7 @@ class Daemon:
 
 
 def readable_of(fds: Sequence[int], within: float | None) -> set[int]:
-    """Wait until one of these is readable or at its end, or for so many seconds. Return those that are."""
+    """Wait until a descriptor is readable, or for `within` seconds. Return the readable ones."""
     poll = select.poll()
     for fd in fds:
         poll.register(fd, select.POLLIN)

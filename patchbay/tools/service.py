@@ -1,4 +1,4 @@
-"""What a service is: a process that runs in a namespace on the lab's behalf."""
+"""A service: a process that runs in a namespace on the lab's behalf."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ __all__ = ["Service"]
 class Service:
     """A service as a plan has it; `name` tells it from others in its namespace.
 
-    `module` is what it runs, with `args`; its command line begins with `name`. When these arguments change,
-    one that runs is told, or `restarts` where it cannot be. `packages`: it needs the packages of the program,
-    not the standard library alone.
+    It runs `module` with `args`; its command line begins with `name`. When the arguments change, a running
+    service receives the new ones, or is restarted if `restarts` is set. With `packages` it has the packages
+    of the program, and not the standard library alone.
 
     `kind` and `key` say what it serves, such as "relay" and the key of a link; `title` is for messages.
     """

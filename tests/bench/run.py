@@ -131,7 +131,7 @@ def print_labs(console: Console, found: list[Measured]) -> None:
 
 
 def waits(rounds: int) -> Measured:
-    """What people wait for most: the median of each over so many processes, in ms and MiB."""
+    """Return the median of each wait over `rounds` processes, in ms and MiB."""
     found: dict[str, list[float]] = {}
     with Progress(transient=True) as progress:
         for what in progress.track(["ping", "open", "add", "use", "loop"] * rounds, description="waits"):

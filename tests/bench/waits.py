@@ -1,4 +1,4 @@
-"""What people wait for most, measured in a process of its own: one line of JSON, times in ms.
+"""Measure the waits that people feel most, in a process of its own: one line of JSON, times in ms.
 
 waits.py ping         a whole program: a lab, a home router, a laptop, and a ping through its NAT
 waits.py open         2 + 2 as the first lab of a process, and as a later one

@@ -79,7 +79,7 @@ def _raise_limit() -> None:
 
 
 class Agent(Server):
-    """What the agent does for the program, in the lab's namespace and in those of nodes."""
+    """Serves the program, in the lab's namespace and in those of nodes."""
 
     def __init__(self, channel: socket.socket, program: int, to_parent: socket.socket, path: str) -> None:
         super().__init__(channel)

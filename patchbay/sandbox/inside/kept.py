@@ -15,7 +15,7 @@ from patchbay.sandbox.inside.server import CATCHABLE, Server
 
 __all__ = ["LONGEST", "KeptIp"]
 
-# What a pipe holds, so that writing never waits (pipe(7)).
+# Characters: the capacity of a pipe (pipe(7)), so that writing never waits.
 LONGEST = 60_000
 
 Done = Callable[[int, str], None]
@@ -34,7 +34,7 @@ class KeptIp:
         self._done: Done | None = None
 
     def run(self, text: str, done: Done) -> None:
-        """Run a batch; `done` is told the status and the errors that `ip -batch -` would end with."""
+        """Run a batch. `done` is called with the status and the errors that `ip -batch -` would end with."""
         if self._input < 0:
             self._start()
         self._done = done
@@ -46,7 +46,7 @@ class KeptIp:
             self._ended()
 
     def end(self) -> None:
-        """End it, because it keeps every namespace alive that it was told of."""
+        """End it, because it keeps alive every namespace that it has named."""
         if self._input >= 0:
             self._server.forget(self._errors)
             for fd in (self._input, self._errors):

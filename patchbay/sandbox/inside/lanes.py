@@ -66,7 +66,7 @@ class Lanes:
 
 
 class Request:
-    """Some lanes whose results go out together. A failure keeps those that have not begun from running."""
+    """Lanes whose results go out together. After a failure no further step begins."""
 
     def __init__(self, conversation: Conversation) -> None:
         self.lanes: list[Lane] = []
@@ -159,7 +159,7 @@ class Lane:
             self._request.failed = True
 
 
-# Of the wall clock, but never stepping back: the journal's order is that of these times.
+# Times of the wall clock that never step back, because the journal is in the order of these times.
 _EPOCH = time.time() - time.monotonic()
 
 

@@ -1,4 +1,4 @@
-"""What of the machine's files the processes of a lab see otherwise. Standard library only."""
+"""Mounts that give the processes of a lab files of their own. Standard library only."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def fresh_proc() -> int | None:
 
 
 def own_sysfs() -> None:
-    """Let /sys show the network of who mounts it; control groups stay as they were."""
+    """Let /sys show the network of this process. Control groups stay as they were."""
     groups = os.open("/sys/fs/cgroup", os.O_PATH) if os.path.isdir("/sys/fs/cgroup") else None
     try:
         kernel.mount("sysfs", "/sys", "sysfs")

@@ -20,7 +20,7 @@ _NAMESPACES_A_PROC = 50
 
 
 class View:
-    """What the processes of a node see: its network, and a tree of mounts of their own to go with it."""
+    """A node as its processes see it: its network, and a tree of mounts that belongs to it."""
 
     def __init__(self, network: int) -> None:
         self.network = network

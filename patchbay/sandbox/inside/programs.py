@@ -1,4 +1,4 @@
-"""Where programs are found, and how one is started as told. Standard library only."""
+"""Finding programs, and starting them in this process's place or beside it. Standard library only."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def execute(request: dict[str, Any], fds: Sequence[int]) -> None:
     os.chdir(request["cwd"])
     argv, environ = request["argv"], request["env"]
     program = find_program(argv[0], environ.get("PATH", os.defpath))
-    # What Python or the program ignores would stay ignored.
+    # A signal that Python or the program ignores would stay ignored after exec.
     for signum in CATCHABLE:
         signal.signal(signum, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -25,7 +25,7 @@ class UsageError(ValueError):
 
 
 class Server(Protocol):
-    """What a service makes of its arguments."""
+    """The server that a service makes from its arguments."""
 
     def serve(self) -> None:
         """Serve until the conversation ends, or for as long as there is something to serve."""
@@ -72,7 +72,7 @@ def begin(
     main: Callable[[list[str], socket.socket | None], None], name: str, argv: list[str], sock: socket.socket
 ) -> None:
     """Run a service's `main` in this process, and report what it dies of."""
-    # What `ps` and `pgrep` know it by.
+    # The name that `ps` and `pgrep` show.
     with open("/proc/self/comm", "w") as comm:
         comm.write(name)
     try:

@@ -23,11 +23,11 @@ Message = dict[str, Any]
 _INLINE = 32 * 1024
 # SCM_MAX_FD in include/net/scm.h: more cannot travel at once.
 _MOST_FDS = 253
-# Of the format of marshal: what every Python since 3.4 reads.
+# The version of marshal's format that every Python since 3.4 reads.
 _VERSION = 4
 
 
-# What a request fails with that the kernel, or Python before it, does not take.
+# The errors of a request that the kernel refuses, or Python before the kernel.
 Refused = (OSError, ValueError, TypeError, OverflowError)
 
 
