@@ -173,7 +173,10 @@ async def test_a_lost_server_is_no_matter_where_none_is_wanted_any_more() -> Non
 
 
 async def in_agents_mounts(lab: Lab, *argv: str) -> None:
-    await lab.ix.run(["nsenter", "--target", "1", "--mount", *argv])
+    """Run a command with the agent's mounts, after the agent has left the exchange, where it started it."""
+    left = "until [ $(readlink /proc/1/ns/mnt) != $(readlink /proc/self/ns/mnt) ]; do :; done"
+    nsenter = 'exec nsenter --target 1 --mount "$@"'
+    await lab.ix.run(["sh", "-c", f"{left}; {nsenter}", "sh", *argv])
 
 
 async def test_without_miniupnpd_the_error_says_what_to_install_and_the_lab_is_as_it_was() -> None:

@@ -18,7 +18,7 @@ from patchbay.sandbox.inside import agent, kernel, wire
 __all__ = ["main"]
 
 # Seconds: a program that goes on without labs is left alone.
-_IDLE = 10.0
+_IDLE = 2.0
 
 
 def main() -> None:
