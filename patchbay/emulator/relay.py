@@ -1,33 +1,39 @@
-"""The userspace link emulator: one process that relays packets between two interfaces, both ways.
+"""The userspace link emulator: a process that relays packets between two interfaces, both ways.
 
-For kernels without netem. By hand, in the namespace of the two interfaces, it goes on in the background:
+For kernels without netem. In a lab a process serves several links. By hand it serves one, in the namespace
+of the two interfaces, and goes on in the background:
 
     python3 -m patchbay.emulator.relay --far IF --near IF --seed N --up KEY=VALUE... --down KEY=VALUE...
 
 What arrives at `far` goes up and leaves by `near`, and the reverse. Both must be of no other use to
 the kernel, such as ports of a bridge that is down: a packet socket sees packets, it does not take them
-away. Standard library only, one thread.
+away. Standard library only; one thread but for what waits for RCU.
 """
 
 from __future__ import annotations
 
 import gc
+import select
 import socket
 import sys
+import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from random import Random
 
 from patchbay.emulator.conditions import Arguments, Conditions, parse
 from patchbay.emulator.frames import VNET
 from patchbay.emulator.line import Line
+from patchbay.emulator.packets import Frame
 from patchbay.emulator.system import Cable, Waiter, keep_memory, wall_ahead
-from patchbay.emulator.tap import Frame, Tap
+from patchbay.emulator.tap import Tap, Watch
 from patchbay.sandbox.inside import wire
-from patchbay.sandbox.inside.service import Control, UsageError, serve
+from patchbay.sandbox.inside.service import Control, UsageError, serve, serve_many
 
-__all__ = ["Relay", "main"]
+__all__ = ["Relays", "main", "main_of_many"]
 
-# Under load the rings are looked at without asking the kernel; all else is seen to every so many rounds.
+# So much is admitted before anything is sent, and so often one link has its turn without a look at others.
 _ROUNDS = 8
 
 
@@ -110,69 +116,52 @@ class Way:
 
 
 class Relay:
-    """Both ways, and the conversation about them."""
+    """Both ways of one link, and the conversation about them."""
 
-    def __init__(self, argv: list[str], control: Control | None) -> None:
+    def __init__(self, argv: list[str], control: Control | None, watch: Watch) -> None:
         arguments = parse(argv)
-        self._far, self._near = Tap(arguments.far), Tap(arguments.near)
-        self._cable = Cable(self._far.index, self._near.index)
-        self._control = control
-        self.up = Way(self._far, self._near, arguments.up, f"{arguments.seed} up")
-        self.down = Way(self._near, self._far, arguments.down, f"{arguments.seed} down")
+        self.far, self.near = Tap(arguments.far, watch), Tap(arguments.near, watch)
+        self.cable = Cable(self.far.index, self.near.index)
+        self.control = control
+        self.up = Way(self.far, self.near, arguments.up, f"{arguments.seed} up")
+        self.down = Way(self.near, self.far, arguments.down, f"{arguments.seed} down")
         self._names = (arguments.far, arguments.near)
 
-    def serve(self) -> None:
-        """Until the conversation ends; without one, until an interface is deleted."""
-        gc.disable()  # nothing here makes cycles
-        keep_memory()
-        fds = [*self._far.fds, *self._near.fds, self._cable.sock.fileno()]
-        if self._control is not None:
-            fds.append(self._control.fileno())
-        waiter = Waiter(*fds)
-        wait: float | None = None
-        while self._attend(waiter.wait(wait)):
-            wait = self._move()
-
-    def _attend(self, events: list[int]) -> bool:
-        """See to what is rare; whether to go on."""
-        if not events:
-            return True
-        *of_taps, cable = events[:5]
-        for tap, event in zip((self._far, self._far, self._near, self._near), of_taps, strict=True):
-            if event & ~1:
-                tap.clear_error()
-        if cable and self._cable.was_cut():
-            self.flush()
-        if self._control is None:
-            return not self._cable.gone
-        return not events[5] or self._control.attend(self._answer)
-
-    def _move(self) -> float | None:
-        """Relay what there is; how long there will be nothing to do, in ns."""
-        ahead = wall_ahead()
-        for _ in range(_ROUNDS):
-            now = time.monotonic_ns()
-            busy = self.up.take_in(now, ahead)
-            busy |= self.down.take_in(now, ahead)
-            now = time.monotonic_ns()
-            self.up.put_out(now)
-            self.down.put_out(now)
-            if not busy:
-                break
-        else:
+    def move(self, ahead: int) -> float | None:
+        """Relay what there is. Return when there will be something to do: 0 for at once, None for nothing."""
+        now = time.monotonic_ns()
+        busy = self.up.take_in(now, ahead)
+        busy |= self.down.take_in(now, ahead)
+        now = time.monotonic_ns()
+        self.up.put_out(now)
+        self.down.put_out(now)
+        if busy:
             return 0
         times = [at for at in (self.up.line.next_time(), self.down.line.next_time()) if at is not None]
-        return max(min(times) - time.monotonic_ns(), 0) if times else None
+        return min(times, default=None)
 
-    def close(self) -> None:
-        """Its sockets go with the process."""
+    def wake(self) -> None:
+        """Look at both ends next time."""
+        self.far.wake()
+        self.near.wake()
 
     def flush(self) -> None:
         self.up.flush()
         self.down.flush()
 
-    def _answer(self, message: wire.Message) -> wire.Message:
-        self._move()  # what arrived before the request is not of the time after it
+    def close(self) -> None:
+        """Let go of its sockets."""
+        self.far.close()
+        self.near.close()
+        self.cable.sock.close()
+
+    def answer(self, message: wire.Message) -> wire.Message:
+        """Do what the program asks for."""
+        self.wake()
+        ahead = wall_ahead()
+        for _ in range(_ROUNDS):
+            if self.move(ahead) != 0:  # what arrived before the request is not of the time after it
+                break
         if "set" in message:
             self._change(parse(message["set"]))
             return {"set": True}
@@ -191,9 +180,123 @@ class Relay:
         self.down.line.change(arguments.down, now)
 
 
+class Relays:
+    """The links of one process: waits for what happens at any of them, and moves their packets in turn."""
+
+    def __init__(self) -> None:
+        gc.disable()  # nothing here makes cycles
+        keep_memory()
+        self._waiter = Waiter()
+        self._ready: dict[int, Callable[[int], None]] = {}
+        # When each has something to do: 0 for at once, None for nothing.
+        self._due: dict[Relay, float | None] = {}
+
+    def add(self, argv: list[str], control: Control | None, ended: Callable[[], None]) -> None:
+        """Relay on one more link, until its conversation ends; without one, until an interface is deleted.
+
+        Its interfaces are those of the network namespace in which this is called. Raises `UsageError` for
+        wrong arguments, and `OSError`.
+        """
+        fds: list[int] = []
+
+        def at_tap(tap: Tap, event: int) -> None:
+            tap.wake()
+            self._due[relay] = 0
+            if event & ~select.EPOLLIN:
+                tap.clear_error()
+
+        def at_cable(_event: int) -> None:
+            if relay.cable.was_cut():
+                relay.flush()
+            if relay.cable.gone and control is None:
+                end()
+
+        def at_control(_event: int) -> None:
+            assert control
+            if control.attend(relay.answer):
+                self._due[relay] = 0
+            else:
+                end()
+
+        def watch(fd: int, ready: Callable[[int], None]) -> None:
+            self.watch(fd, ready)
+            fds.append(fd)
+
+        def watch_tap(tap: Tap, fd: int) -> None:
+            watch(fd, partial(at_tap, tap))
+
+        def end() -> None:
+            del self._due[relay]
+            for fd in fds:
+                self.forget(fd)
+            # Beside the other links, because each packet socket waits for a grace period of RCU.
+            threading.Thread(target=relay.close, daemon=True).start()
+            ended()
+
+        relay = Relay(argv, control, watch_tap)
+        for tap in (relay.far, relay.near):
+            watch_tap(tap, tap.fd)
+        watch(relay.cable.sock.fileno(), at_cable)
+        if control is not None:
+            watch(control.fileno(), at_control)
+        self._due[relay] = None
+
+    def tell_all(self, message: wire.Message) -> None:
+        """Say something in the conversation about each link."""
+        for relay in self._due:
+            if relay.control is not None:
+                relay.control.tell(message)
+
+    def watch(self, fd: int, ready: Callable[[int], None]) -> None:
+        """Call `ready` whenever there is something at a descriptor, with what (epoll(7))."""
+        self._waiter.watch(fd)
+        self._ready[fd] = ready
+
+    def forget(self, fd: int) -> None:
+        self._waiter.forget(fd)
+        del self._ready[fd]
+
+    def close(self) -> None:
+        """Its sockets go with the process."""
+
+    def serve(self) -> None:
+        """Serve until there is nothing to wait for."""
+        while self._ready:
+            for fd, event in self._waiter.wait(self._time_left()):
+                if ready := self._ready.get(fd):
+                    ready(event)
+            self._move()
+
+    def _move(self) -> None:
+        now = time.monotonic_ns()
+        due = [relay for relay, at in self._due.items() if at is not None and at <= now]
+        ahead = wall_ahead() if due else 0
+        for _ in range(_ROUNDS if len(due) == 1 else 1):
+            for relay in due:
+                self._due[relay] = relay.move(ahead)
+            if 0 not in [self._due[relay] for relay in due]:
+                break
+
+    def _time_left(self) -> float | None:
+        """Nanoseconds until a link has something to do."""
+        first = min((at for at in self._due.values() if at is not None), default=None)
+        return first and max(first - time.monotonic_ns(), 0)
+
+
+def _of_one(argv: list[str], control: Control | None) -> Relays:
+    relays = Relays()
+    relays.add(argv, control, lambda: None)
+    return relays
+
+
 def main(argv: list[str], control: socket.socket | None) -> None:
     """Relay until `control` ends; without it, from the background, until an interface is deleted."""
-    serve("relay", Relay, argv, control)
+    serve("relay", _of_one, argv, control)
+
+
+def main_of_many(channel: socket.socket) -> None:
+    """Relay on every link that is announced by `channel`."""
+    serve_many("relay", Relays(), channel)
 
 
 if __name__ == "__main__":

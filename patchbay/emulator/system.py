@@ -8,7 +8,7 @@ import socket
 import struct
 import time
 
-__all__ = ["Cable", "Waiter", "attach_filter", "keep_memory", "wall_ahead"]
+__all__ = ["Cable", "Step", "Waiter", "attach_filter", "keep_memory", "wall_ahead"]
 
 # include/uapi/linux/prctl.h
 PR_SET_TIMERSLACK = 29
@@ -40,25 +40,35 @@ class _Time(ctypes.Structure):
 
 
 class Waiter:
-    """ppoll(2): waits to the nanosecond, where epoll and poll count milliseconds, for any descriptor."""
+    """Waits for descriptors to the nanosecond: ppoll(2) for an epoll, which counts milliseconds by itself."""
 
-    def __init__(self, *fds: int) -> None:
-        self._polled = (_Polled * len(fds))(*[_Polled(fd, select.POLLIN, 0) for fd in fds])
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._polled = _Polled(self._epoll.fileno(), select.POLLIN, 0)
         self._time = _Time()
-        self._pointer = ctypes.byref(self._time)
-        self._number = ctypes.c_ulong(len(fds))
+        self._polled_pointer, self._time_pointer = ctypes.byref(self._polled), ctypes.byref(self._time)
+        self._one = ctypes.c_ulong(1)
         # By default a sleep may last 50 µs longer, so that wake-ups fall together.
         _libc.prctl(PR_SET_TIMERSLACK, ctypes.c_ulong(1), 0, 0, 0)
 
-    def wait(self, nanoseconds: float | None) -> list[int]:
-        """What each descriptor has, as poll(2) says it. None waits for ever, 0 not at all."""
+    def watch(self, fd: int) -> None:
+        self._epoll.register(fd, select.EPOLLIN)
+
+    def forget(self, fd: int) -> None:
+        self._epoll.unregister(fd)
+
+    def wait(self, nanoseconds: float | None) -> list[tuple[int, int]]:
+        """Each descriptor that has something, with what (epoll(7)). None waits for ever, 0 not at all."""
+        if nanoseconds != 0 and not self._poll(nanoseconds):
+            return []
+        return self._epoll.poll(0)
+
+    def _poll(self, nanoseconds: float | None) -> bool:
         pointer = None
         if nanoseconds is not None:
             self._time.seconds, self._time.nanoseconds = divmod(int(nanoseconds), 1_000_000_000)
-            pointer = self._pointer
-        if _libc.ppoll(self._polled, self._number, pointer, None) <= 0:
-            return []
-        return [polled.revents for polled in self._polled]
+            pointer = self._time_pointer
+        return int(_libc.ppoll(self._polled_pointer, self._one, pointer, None)) > 0
 
 
 class Cable:

@@ -1,179 +1,81 @@
-"""One end of a link: packet sockets that see what arrives there, and send.
+"""One end of a link: sees what arrives at an interface, and sends.
 
-Frames arrive in a ring of slots that the kernel fills and this process reads (packet_mmap,
-TPACKET_V2): the time of arrival comes with each, none costs a system call, and the socket's receive
-buffer, which a user namespace may not enlarge, does not bound them. Slots are as small as the MTU, so
-that 1300 packets wait in 2 MiB. Larger frames (GSO) get a second ring once the first of them comes.
+Most interfaces carry little, so a plain socket hears all of it, small frames and large ones (GSO, more than
+the MTU). Once many of one kind wait there at once, a thread makes a ring for that kind, which takes over
+from the socket: it holds 1300 small frames in 2 MiB, or 63 large ones in 4 MiB.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import mmap
 import os
+import queue
 import socket
-import struct
-import time
+import threading
+from collections.abc import Callable
+from functools import partial
 from operator import itemgetter
 
-from patchbay.emulator.frames import VNET, with_tag
-from patchbay.emulator.system import attach_filter
+from patchbay.emulator.packets import Frame, PacketQueue, PacketRing, Source, mtu_of
+from patchbay.emulator.system import Step
+from patchbay.sandbox.inside import kernel
 
-__all__ = ["Frame", "Tap"]
+__all__ = ["Tap", "Watch"]
 
-# include/uapi/linux/if_packet.h
-SOL_PACKET = 263
-PACKET_RX_RING = 5
-PACKET_STATISTICS = 6
-PACKET_COPY_THRESH = 7
-PACKET_VERSION = 10
-PACKET_VNET_HDR = 15
-PACKET_IGNORE_OUTGOING = 23
-TPACKET_V2 = 1
-TP_STATUS_USER = 1
-TP_STATUS_COPY = 1 << 1
-TP_STATUS_VLAN_VALID = 1 << 4
-# include/uapi/linux/if_ether.h and sockios.h
-ETH_P_ALL = 3
-SIOCGIFMTU = 0x8921
+# include/uapi/linux/sockios.h: a descriptor of the network namespace of a socket
+SIOCGSKNS = 0x894C
 
-# struct tpacket2_hdr: status, len, snaplen, mac, net, sec, nsec, vlan_tci, vlan_tpid
-_SLOT = struct.Struct("=IIIHHIIHH")
-# What stands before the frame in a slot (tpacket_rcv: both headers, aligned, and the virtio one), the
-# frame's own header, and a second tag; the first is kept beside the frame.
-_BEFORE, _ETHERNET, _TAG = 76, 14, 4
-_LARGEST_MTU = 65535
-_RING = 2 << 20
+_SMALL_RING = 2 << 20
 _LARGE_RING = 4 << 20
-_RECEIVE_BUFFER = 8 << 20
-_AT_ONCE = 64
-# Nothing is stamped so much later than now; if it seems so, somebody has set the clock.
-_CLOCK_WAS_SET = 10_000_000
-
-# The time of arrival by the wall clock in ns; the frame, valid until `release()`.
-Frame = tuple[int, memoryview | bytes]
+_LARGEST_MTU = 65535
 
 
-class Ring:
-    """A packet socket, unbound and without slots until `start`."""
-
-    def __init__(self) -> None:
-        # Protocol 0 hears nothing until bind() names one: no frame of another interface gets in.
-        self.sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
-        self.sock.setblocking(False)
-        self.ready = False
-        self.missed = 0
-        self._next = 0
-        self._taken: list[int] = []
-
-    def start(self, ifname: str, size: int, mtu: int) -> None:
-        """Hear `ifname`, in a ring of slots for frames of that MTU."""
-        option = self.sock.setsockopt
-        option(SOL_PACKET, PACKET_VERSION, TPACKET_V2)
-        option(SOL_PACKET, PACKET_VNET_HDR, 1)
-        option(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
-        # What does not fit a slot is queued at the socket too, which holds as much as it is let hold.
-        option(SOL_PACKET, PACKET_COPY_THRESH, 1)
-        option(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
-        self._slot = -(-(_BEFORE + _ETHERNET + _TAG + mtu) // 16) * 16
-        self._slots = size // self._slot
-        self.holds = self._slot - _BEFORE
-        self.read_until = self.skip_large_from = float("inf")
-        self.met_large = False
-        option(SOL_PACKET, PACKET_RX_RING, struct.pack("=IIII", size, 1, self._slot, self._slots))
-        self._ring = memoryview(mmap.mmap(self.sock.fileno(), size))
-        self._status = self._ring.cast("I")
-        self.sock.bind((ifname, ETH_P_ALL))
-        self.ready = True
-
-    def read(self, until: float) -> list[Frame]:
-        """Some of the frames that arrived until then."""
-        found: list[Frame] = []
-        ring, unpack, slot, slots = self._ring, _SLOT.unpack_from, self._slot, self._slots
-        for number in range(self._next, self._next + min(_AT_ONCE, slots)):
-            start = number % slots * slot
-            status, length, kept, mac, _, sec, nsec, tci, tpid = unpack(ring, start)
-            stamp = sec * 1_000_000_000 + nsec
-            if not status & TP_STATUS_USER or 0 < stamp - until < _CLOCK_WAS_SET:
-                break
-            self._taken.append(start // 4)
-            first = start + mac - VNET
-            frame: memoryview | bytes | None = ring[first : first + VNET + kept]
-            if kept < length:
-                frame = self._read_large(length, stamp, status)
-            if frame is None:
-                continue
-            if status & TP_STATUS_VLAN_VALID:
-                frame = with_tag(frame, tci, tpid)
-            found.append((stamp, frame))
-        else:
-            until = stamp  # there may be more
-        self.read_until = until
-        return found
-
-    def _read_large(self, length: int, stamp: int, status: int) -> bytes | None:
-        self.met_large = True
-        frame = self._receive(VNET + length) if status & TP_STATUS_COPY else None
-        if stamp > self.skip_large_from:
-            return None
-        self.missed += frame is None
-        return frame
-
-    def _receive(self, size: int) -> bytes | None:
-        for _ in range(2):
-            # The first may tell of an interface that went down, once.
-            with contextlib.suppress(OSError):
-                return self.sock.recv(size)
-        return None
-
-    def release(self) -> int:
-        """Give the slots of what was read back to the kernel; how many."""
-        status = self._status
-        number = len(self._taken)
-        for word in self._taken:
-            status[word] = 0
-        self._next = (self._next + number) % self._slots
-        self._taken.clear()
-        return number
-
-    def discard(self) -> None:
-        """Lose what has arrived and was not read."""
-        for _ in range(self._slots // _AT_ONCE + 2):  # a flood would feed it for ever
-            self.read(float("inf"))
-            self.release()
-
-    def count_missed(self) -> int:
-        """Frames for which there was no room, ever."""
-        statistics = self.sock.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8)  # counts from 0 again
-        self.missed += int(struct.unpack("=II", statistics)[1])
-        return self.missed
+Watch = Callable[["Tap", int], None]
 
 
 class Tap:
-    """Bound to an interface, which must be there, for as long as the process lives."""
+    """Bound to an interface, which must be there. `watch` is called with each further socket to wait for."""
 
-    def __init__(self, ifname: str) -> None:
+    def __init__(self, ifname: str, watch: Watch) -> None:
         self._ifname = ifname
-        self._small, self._large = Ring(), Ring()
-        self._may_separate = True
-        self._fd = self._small.sock.fileno()
-        mtu = _mtu(self._small.sock, ifname)
+        self._watch = watch
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+            self._mtu = mtu_of(any_socket, ifname)
         self.index = socket.if_nametoindex(ifname)
-        self._small.start(ifname, _RING, mtu)
+        self._holds = PacketRing.holds(self._mtu)
+        self._queue = PacketQueue(ifname, self._holds)
+        self._fd = self._queue.sock.fileno()
+        self._rings: dict[bool, PacketRing] = {}
+        self._begun: set[bool] = set()
+        self._made: dict[bool, PacketRing] = {}
+        self._awake = True
+        self._choose_sources()
+
+    def wake(self) -> None:
+        """There may be something to read. To ask a plain socket in vain costs more than most packets do."""
+        self._awake = True
 
     @property
-    def fds(self) -> tuple[int, int]:
-        return self._fd, self._large.sock.fileno()
+    def fd(self) -> int:
+        """The first socket to wait for."""
+        return self._fd
+
+    def _choose_sources(self) -> None:
+        small, large = (self._rings.get(large, self._queue) for large in (False, True))
+        self._small: Source = small
+        # None while one hears both.
+        self._large: Source | None = None if small is large else large
 
     def read(self, wall_now: float) -> list[Frame]:
         """Some frames, in the order in which they arrived.
 
-        A frame is in its ring before a later one of the same sender is stamped. So whatever is stamped
-        before now, by the clock as it was before looking at either ring, can be put in order.
+        A frame is in its socket before a later one of the same sender is stamped. So whatever is stamped
+        before now, by the clock as it was before looking at either, can be put in order.
         """
-        if not self._large.ready:
-            return self._small.read(float("inf"))
+        if self._large is None:
+            awake, self._awake = self._awake, False
+            return self._small.read(float("inf")) if awake else []
         frames = self._small.read(wall_now)
         if large := self._large.read(self._small.read_until):
             frames = sorted(frames + large, key=itemgetter(0))
@@ -182,26 +84,11 @@ class Tap:
     def release(self) -> bool:
         """What was read is done with; whether there was anything."""
         number = self._small.release()
-        if self._large.ready:
+        if self._large is not None:
             number += self._large.release()
-        elif self._small.met_large and self._may_separate:
-            self._separate_large()
+        if len(self._rings) < 2:
+            self._grow()
         return number > 0
-
-    def _separate_large(self) -> None:
-        """From now on large frames go to their own ring, which must hear them before the other does not.
-
-        Without the memory for it the small one goes on, and has few of them queued at its socket.
-        """
-        self._may_separate = False
-        with contextlib.suppress(OSError):
-            self._start_large()
-
-    def _start_large(self) -> None:
-        attach_filter(self._large.sock, _longer_than(self._small.holds, accept=True))
-        self._large.start(self._ifname, _LARGE_RING, _LARGEST_MTU)
-        self._small.skip_large_from = time.time_ns()
-        attach_filter(self._small.sock, _longer_than(self._small.holds, accept=False))
 
     def send(self, frame: memoryview | bytes) -> bool:
         try:
@@ -212,31 +99,85 @@ class Tap:
 
     def discard(self) -> None:
         """Lose what has arrived and was not read."""
-        for ring in (self._small, self._large):
-            if ring.ready:
-                ring.discard()
+        for each in self._sockets:
+            each.discard()
 
     def clear_error(self) -> None:
         """ENETDOWN, which is told once whenever the interface goes down."""
-        for ring in (self._small, self._large):
-            ring.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        for each in self._sockets:
+            each.clear_error()
 
     def count_missed(self) -> int:
         """Frames for which there was no room, ever."""
-        return self._small.count_missed() + self._large.count_missed()
+        return sum(each.count_missed() for each in self._sockets)
+
+    def close(self) -> None:
+        """Close its sockets, each of which waits for RCU."""
+        for each in self._sockets:
+            each.sock.close()
+
+    @property
+    def _sockets(self) -> list[PacketQueue | PacketRing]:
+        return [self._queue, *self._rings.values()]
+
+    # -- rings
+
+    def _grow(self) -> None:
+        """Begin to make a ring for each kind of which there is much; use those that are made."""
+        for large in self._queue.many - self._begun:
+            self._begun.add(large)
+            network = fcntl.ioctl(self._fd, SIOCGSKNS)
+            _beside(partial(self._make_ring, large, network))
+        while self._made:
+            self._take_over(*self._made.popitem())
+
+    def _make_ring(self, large: bool, network: int) -> None:
+        """Make a ring in the network of the interface. Without memory for it the queue goes on alone."""
+        with contextlib.suppress(OSError):
+            kernel.setns(network, kernel.CLONE_NEWNET)
+            ring = PacketRing(_LARGE_RING, _LARGEST_MTU) if large else PacketRing(_SMALL_RING, self._mtu)
+            ring.let_in(_of_kinds({large}, self._holds))
+            self._made[large] = ring
+        os.close(network)
+
+    def _take_over(self, large: bool, ring: PacketRing) -> None:
+        """Let the ring hear its kind of frames, and the queue no more of it; what both heard is in the ring.
+
+        The kernel stamps a frame once, whatever hears it.
+        """
+        ring.hear(self._ifname)
+        kinds = self._queue.kinds - {large}
+        self._queue.let_in(_of_kinds(kinds, self._holds))
+        waiting = self._queue.read(float("inf"))
+        in_ring = ring.stamps()
+        self._queue.put_back([frame for frame in waiting if frame[0] not in in_ring])
+        # A frame may have passed the old filter a moment ago.
+        self._queue.kinds = kinds
+        self._rings[large] = ring
+        self._watch(self, ring.sock.fileno())
+        self._choose_sources()
 
 
-def _mtu(sock: socket.socket, ifname: str) -> int:
-    request = struct.pack("16si", ifname.encode(), 0)
-    try:
-        answer = fcntl.ioctl(sock, SIOCGIFMTU, request.ljust(40, b"\0"))
-    except OSError as error:
-        error.filename = ifname
-        raise
-    return int(struct.unpack_from("16si", answer)[1])
+_jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+_worker: threading.Thread | None = None
 
 
-def _longer_than(length: int, accept: bool) -> list[tuple[int, int, int, int]]:
+def _beside(job: Callable[[], None]) -> None:
+    """Do it in a thread, one after the other: several that make rings at once hold up the one that relays."""
+    global _worker  # noqa: PLW0603  a process has one
+    _jobs.put(job)
+    if _worker is None:
+        _worker = threading.Thread(target=_work, daemon=True)
+        _worker.start()
+
+
+def _work() -> None:
+    while True:
+        _jobs.get()()
+
+
+def _of_kinds(kinds: set[bool], holds: int) -> list[Step]:
+    """A filter for small frames (False), large ones (True), or both."""
     load_length, greater, give = 0x80, 0x25, 0x06
-    kept = [(give, 0, 0, 0), (give, 0, 0, 0xFFFFFFFF)]
-    return [(load_length, 0, 0, 0), (greater, int(accept), int(not accept), length), *kept]
+    small, large = (0xFFFFFFFF * (kind in kinds) for kind in (False, True))
+    return [(load_length, 0, 0, 0), (greater, 1, 0, holds), (give, 0, 0, small), (give, 0, 0, large)]

@@ -94,7 +94,9 @@ def _relay(wire: WireLayout) -> tuple[Key, Resource]:
     """The process that carries packets where the kernel does not."""
     why, name = f"condition {wire.title}", relay_name(wire)
     title = f"the relay of {wire.title}"
-    relay = Service(wire.ns, name, RELAY, _relay_args(wire), kind="relay", key=wire.key, title=title)
+    relay = Service(
+        wire.ns, name, RELAY, _relay_args(wire), kind="relay", key=wire.key, title=title, shares=True
+    )
     return ("service", wire.ns, name), Resource(
         (StartService(relay, why, wire.owner),),
         (EndService(relay, why, wire.owner),),

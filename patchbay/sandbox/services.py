@@ -50,7 +50,13 @@ class Services:
 
     async def _start(self, service: Service) -> None:
         path = program_path() if service.packages else None
-        request = {"ns": service.ns, "module": service.module, "args": list(service.args), "path": path}
+        request = {
+            "ns": service.ns,
+            "module": service.module,
+            "args": list(service.args),
+            "path": path,
+            "shares": service.shares,
+        }
         sock = self._sandbox.agent.converse()
         try:
             self._sandbox.agent.send(sock, {"service": request})

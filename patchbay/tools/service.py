@@ -15,7 +15,8 @@ class Service:
 
     It runs `module` with `args`; its command line begins with `name`. When the arguments change, a running
     service receives the new ones, or is restarted if `restarts` is set. With `packages` it has the packages
-    of the program, and not the standard library alone.
+    of the program, and not the standard library alone. With `shares` it runs in a process with others of its
+    module, whatever their namespaces.
 
     `kind` and `key` say what it serves, such as "relay" and the key of a link; `title` is for messages.
     """
@@ -29,3 +30,4 @@ class Service:
     title: str
     restarts: bool = False
     packages: bool = False
+    shares: bool = False

@@ -14,7 +14,7 @@ import patchbay
 from patchbay.lab.node import Node
 from patchbay.sandbox.process import NodeProcess
 from tests.judging import Best, satisfy
-from tests.patience import DEADLINE
+from tests.patience import DEADLINE, await_until
 
 ROOT = Path(patchbay.__path__[0]).parent
 DEV, ROUTER = "10.0.0.2", "10.0.0.1"
@@ -42,6 +42,13 @@ ip -n dev addr add 10.0.0.2/24 dev eth0
 ip -n router addr add 10.0.0.1/24 dev lan
 ip -n router neigh add 10.0.0.2 dev lan lladdr $(ip netns exec dev cat /sys/class/net/eth0/address)
 ip -n dev neigh add 10.0.0.1 dev eth0 lladdr $(ip netns exec router cat /sys/class/net/lan/address)
+"""
+
+SEND_UDP = """
+import socket, sys
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+    for _ in range(int(sys.argv[2])):
+        sock.sendto(bytes(int(sys.argv[3])), (sys.argv[1], 5000))
 """
 
 
@@ -143,3 +150,26 @@ async def expect_ping(link: Link, floor: float, ceiling: float) -> int:
 
     await satisfy(judge, sample)
     return len(judge.values)
+
+
+def python(code: str, *args: str) -> list[str]:
+    return [sys.executable, "-c", code, *args]
+
+
+async def packet_sockets(link: Link) -> int:
+    """How many packet sockets hear something where the relay is (net/packet/af_packet.c, packet_seq_show)."""
+    return len((await link.run("mid", "cat", "/proc/net/packet")).splitlines()) - 1
+
+
+async def crowd(link: Link, control: Control) -> None:
+    """Have more frames wait at `far` than a plain socket is for, so that it gets a ring."""
+    before = (await control.stats("up"))["received"]
+    await link.run("mid", "kill", "-STOP", str(control.pid))
+    await link.python("dev", SEND_UDP, ROUTER, "100", "1000")
+    await link.run("mid", "kill", "-CONT", str(control.pid))
+
+    async def has_a_ring() -> bool:
+        # Asking makes it look again, as packets would.
+        return (await control.stats("up"))["received"] == before + 100 and await packet_sockets(link) == 3
+
+    await await_until(has_a_ring)

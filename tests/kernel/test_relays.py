@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -55,7 +56,7 @@ async def has_lost_its_carrier(node: patchbay.Node) -> bool:
 
 
 @pytest.mark.ordinary
-async def test_there_is_one_relay_for_each_link_with_a_condition_and_none_without() -> None:
+async def test_there_is_one_relay_for_each_of_a_few_links_with_a_condition_and_none_without() -> None:
     async with open_links("userspace", {"a": "wifi", "b": None, "c": {"up": {"loss_pct": 1}}}) as lab:
         assert len(await relays(lab)) == 2
         await lab.device("a").set_link_condition("eth0", None)
@@ -63,6 +64,85 @@ async def test_there_is_one_relay_for_each_link_with_a_condition_and_none_withou
         await lab.device("b").set_link_condition("eth0", "wifi")
         await lab.router("r-b").set_downlink_condition("wifi")
         await until_relays(lab, 3)
+
+
+PROCESSES, LINKS_OF_ONE = 32, 8
+
+
+def open_many(number: int) -> contextlib.AbstractAsyncContextManager[Lab]:
+    """A lab with so many links with a condition, of `d-0` and so on."""
+    spec = {
+        "router": [{"name": "r", "preset": "datacenter"}, {"name": "other", "preset": "datacenter"}],
+        "device": {
+            "server": {"eth0": {"gateway": "other"}},
+            "d": {"count": number, "eth0": {"gateway": "r", "link": {"latency_ms": 5}}},
+        },
+    }
+    return patchbay.open_lab(spec, emulator="userspace")
+
+
+async def served(lab: Lab) -> list[tuple[int, set[str]]]:
+    """The relays, in this machine's numbers, and the devices whose links each serves; most links first."""
+    links = json.loads((await lab.router("r").run(["ip", "-j", "link"], capture_stdout=True)).stdout)
+    names = {str(link["ifindex"]): link["ifname"] for link in links}
+    # net/packet/af_packet.c, packet_seq_show: the fifth word is the interface, the last one the inode.
+    sockets = (await lab.router("r").run(["cat", "/proc/net/packet"], capture_stdout=True)).stdout.decode()
+    rows = [line.split() for line in sockets.splitlines()[1:]]
+    where = {f"socket:[{row[-1]}]": names[row[4]] for row in rows if names[row[4]].startswith("d-")}
+    found = [(pid, {where[file] for file in files_of(pid) if file in where}) for pid in relays_of(lab)]
+    return sorted(found, key=lambda each: len(each[1]), reverse=True)
+
+
+def files_of(pid: int) -> list[str]:
+    return [os.readlink(file) for file in Path(f"/proc/{pid}/fd").iterdir()]
+
+
+async def test_many_links_share_relays_of_which_none_has_more_than_eight() -> None:
+    async with open_many(PROCESSES * LINKS_OF_ONE) as lab:
+        assert [len(names) for _, names in await served(lab)] == [LINKS_OF_ONE] * PROCESSES
+        await lab.add_device("d-late", uplink=lab.router("r"), link="wifi")
+        assert [len(names) for _, names in await served(lab)] == [LINKS_OF_ONE] * PROCESSES + [1]
+
+
+async def test_a_relay_with_much_to_do_on_one_link_serves_the_others() -> None:
+    async with open_many(PROCESSES + 1) as lab:
+        (_, names), *_ = await served(lab)
+        busy, other = (lab.device(name) for name in names)
+        target = lab.device("server").ip
+        async with trio.open_nursery() as floods:
+            floods.start_soon(busy.run, [sys.executable, "-c", FLOOD, str(target)])
+
+            async def is_flooded() -> bool:
+                return (await busy.link_stats("eth0")).up.sent > 10_000
+
+            await await_until(is_flooded)
+            await ping(other, target, 20, 0.01, DEADLINE)
+            stats = await other.link_stats("eth0")
+            floods.cancel_scope.cancel()
+        assert stats.up.sent >= 20
+        assert stats.up.dropped == stats.down.dropped == 0
+
+
+FLOOD = """
+import socket, sys
+sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+while True:
+    sock.sendto(b"." * 64, (sys.argv[1], 9))
+"""
+
+
+async def test_every_link_of_a_relay_that_dies_is_lost() -> None:
+    with pytest.raises(patchbay.LinkLostError) as lost:
+        async with open_many(PROCESSES + 1) as lab:
+            (pid, names), (_, others), *_ = await served(lab)
+            first, second = sorted(names)
+            os.kill(pid, signal.SIGKILL)
+            for name in names:
+                await await_until(partial(has_lost_its_carrier, lab.device(name)))
+            assert await carrier(lab.device(others.pop()))
+            await lab.device(first).set_link_condition("eth0", "wifi")
+            assert (await served(lab))[-1][1] == {first}
+    assert str(lost.value) == f"the relay of the link of device '{second}' on eth0 ended (killed?)"
 
 
 @pytest.mark.ordinary

@@ -18,9 +18,10 @@ from collections.abc import Callable
 from typing import Any
 
 from patchbay.sandbox.inside import kernel, parent, service, wire
+from patchbay.sandbox.inside.hubs import Hubs
 from patchbay.sandbox.inside.lanes import Lanes
 from patchbay.sandbox.inside.mounts import prepare_mounts
-from patchbay.sandbox.inside.nodes import Nodes
+from patchbay.sandbox.inside.nodes import Nodes, enter_network
 from patchbay.sandbox.inside.packages import use_packages
 from patchbay.sandbox.inside.programs import start
 from patchbay.sandbox.inside.server import Conversation, Server
@@ -100,6 +101,7 @@ class Agent(Server):
             "service": self.service,
         }
         self._parent = to_parent
+        self._hubs = Hubs(self)
 
     # -- nodes
 
@@ -198,15 +200,19 @@ class Agent(Server):
         """Fork a service into a namespace. The conversation becomes the service's, and ends with it.
 
         `path` is the program's `sys.path` for a service that needs the program's packages; such a module is
-        loaded in the fork. The others need the standard library alone, and are loaded once, here.
+        loaded in the fork. The others need the standard library alone, and are loaded once, here. One that
+        `shares` its process with others gets a fork of its own only where those have no room.
         """
+        if request["shares"]:
+            self._hubs.put(conversation, request)
+            return
         channel, name, path = conversation.sock, request["module"], request["path"]
         if path is None:
             importlib.import_module(name)
 
         def work() -> None:
             kernel.die_with_parent(signal.SIGKILL)
-            _or_report(channel, "service", lambda: self.nodes.go(request["ns"]))
+            _or_report(channel, "service", lambda: enter_network(request["ns"]))
             if path is not None:
                 use_packages(path)
             main = importlib.import_module(name).main

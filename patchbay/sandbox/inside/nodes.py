@@ -14,9 +14,16 @@ from collections.abc import Iterator
 from patchbay.sandbox.inside import kernel
 from patchbay.sandbox.inside.mounts import fresh_proc, own_sysfs
 
-__all__ = ["Nodes"]
+__all__ = ["Nodes", "enter_network"]
 
 _NAMESPACES_A_PROC = 50
+
+
+def enter_network(ns: str) -> None:
+    """Enter a node's network for good, in a process of its own."""
+    fd = os.open(f"/run/netns/{ns}", os.O_RDONLY)
+    kernel.setns(fd, kernel.CLONE_NEWNET)
+    os.close(fd)
 
 
 class View:
@@ -112,12 +119,6 @@ class Nodes:
         """Show these files and no others to the node's processes, those that run as well."""
         with self.inside(ns):
             _show(self.view(ns), shown)
-
-    def go(self, ns: str) -> None:
-        """Enter a node's network for good, in a process of its own."""
-        fd = os.open(f"/run/netns/{ns}", os.O_RDONLY)
-        kernel.setns(fd, kernel.CLONE_NEWNET)
-        os.close(fd)
 
     def close(self, ns: str) -> None:
         """Let go of a node's view."""

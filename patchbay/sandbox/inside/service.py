@@ -1,8 +1,9 @@
 """A service's own side, inside its namespace: how it answers, ends, and is run by hand.
 
 A service is a module with `main(argv, control)`, which hands over to `serve`. `control` is the conversation
-with the program; without one the service was started by hand, and goes on in the background. Standard
-library only.
+with the program; without one the service was started by hand, and goes on in the background. A module whose
+services share processes also has `main_of_many(channel)`, which hands over to `serve_many`. Standard library
+only.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 from patchbay.sandbox.inside import wire
+from patchbay.sandbox.inside.nodes import enter_network
 
-__all__ = ["Control", "Server", "UsageError", "begin", "serve"]
+__all__ = ["Control", "Hub", "Server", "UsageError", "begin", "serve", "serve_many"]
 
 
 class UsageError(ValueError):
@@ -32,6 +34,28 @@ class Server(Protocol):
 
     def close(self) -> None:
         """Let go of everything."""
+
+
+class Hub(Protocol):
+    """The services of one process, each with its own conversation and in its own network namespace."""
+
+    def add(self, argv: list[str], control: Control, ended: Callable[[], None]) -> None:
+        """Serve one more, in the namespace of the moment; call `ended` when its conversation has ended.
+
+        Raises `UsageError` and `OSError`.
+        """
+
+    def tell_all(self, message: wire.Message) -> None:
+        """Say something in every conversation."""
+
+    def watch(self, fd: int, ready: Callable[[int], None]) -> None:
+        """Call `ready` when there is something at a descriptor."""
+
+    def forget(self, fd: int) -> None:
+        """Watch it no more."""
+
+    def serve(self) -> None:
+        """Serve until there is nothing to watch."""
 
 
 class Control:
@@ -72,9 +96,7 @@ def begin(
     main: Callable[[list[str], socket.socket | None], None], name: str, argv: list[str], sock: socket.socket
 ) -> None:
     """Run a service's `main` in this process, and report what it dies of."""
-    # The name that `ps` and `pgrep` show.
-    with open("/proc/self/comm", "w") as comm:
-        comm.write(name)
+    _call_myself(name)
     try:
         main(argv, sock)
     except Exception:
@@ -97,6 +119,45 @@ def serve(name: str, make: Make, argv: list[str], sock: socket.socket | None) ->
             server.serve()
     finally:
         server.close()
+
+
+def serve_many(name: str, hub: Hub, channel: socket.socket) -> None:
+    """Let a hub serve what comes by `channel`, and report what it dies of.
+
+    A message has the namespace and the arguments of one service, and brings the conversation about it. When
+    one has ended the channel tells so; when the channel has ended there will be no more.
+    """
+    _call_myself(name)
+
+    def ended() -> None:
+        Control(channel).tell({"ended": True})
+
+    def accept(_event: int) -> None:
+        message, fds = wire.receive(channel)
+        if message is None:
+            hub.forget(channel.fileno())
+            return
+        control = Control(socket.socket(fileno=fds[0]))
+        try:
+            enter_network(message["ns"])
+            hub.add(message["args"], control, ended)
+        except (UsageError, OSError) as error:
+            control.tell(_failure(error))
+            ended()
+        else:
+            control.tell({"up": True})
+
+    hub.watch(channel.fileno(), accept)
+    try:
+        hub.serve()
+    except Exception:
+        hub.tell_all({"died": traceback.format_exc()})
+
+
+def _call_myself(name: str) -> None:
+    """Take the name that `ps` and `pgrep` show."""
+    with open("/proc/self/comm", "w") as comm:
+        comm.write(name)
 
 
 def _failure(error: UsageError | OSError) -> wire.Message:
