@@ -13,17 +13,17 @@ from rich.table import Table
 from rich.text import Text
 
 from patchbay.report.results import measured_lines, time_in_words
-from patchbay.sim.outcome import (
-    Happening,
-    InSim,
+from patchbay.sim.spec.outcome import (
     Printed,
+    RunEvent,
     SimBegan,
     SimEnded,
+    SimEvent,
     SimOutcome,
     Status,
     StepBegan,
     StepEnded,
-    TimePassed,
+    Tick,
 )
 
 __all__ = ["PlainLines", "TerminalTable", "print_results", "watcher"]
@@ -55,38 +55,38 @@ class PlainLines(contextlib.AbstractContextManager["PlainLines"]):
     def __exit__(self, *_: object) -> None:
         return None
 
-    def __call__(self, happening: Happening) -> None:
-        if isinstance(happening, TimePassed):
+    def __call__(self, event: RunEvent) -> None:
+        if isinstance(event, Tick):
             return
-        name = happening.sim.sim.name
-        if isinstance(happening, StepBegan):
-            self._say(f"sim {name}: step {position(happening)} {happening.step.planned.title}")
-        elif isinstance(happening, SimEnded):
-            self._say(f"sim {name}: {happening.sim.status} in {time_in_words(happening.sim.elapsed)}")
+        name = event.sim.sim.name
+        if isinstance(event, StepBegan):
+            self._say(f"sim {name}: step {position(event)} {event.step.planned.title}")
+        elif isinstance(event, SimEnded):
+            self._say(f"sim {name}: {event.sim.status} in {time_in_words(event.sim.elapsed)}")
         elif self._verbose:
-            for line in details(happening):
+            for line in details(event):
                 self._say(f"sim {name}: {line}")
 
     def _say(self, line: str) -> None:
         self._console.print(Text(line), soft_wrap=True)
 
 
-def position(happening: StepBegan | StepEnded) -> str:
+def position(event: StepBegan | StepEnded) -> str:
     """Which step of how many: 3/7."""
-    return f"{happening.sim.steps.index(happening.step) + 1}/{len(happening.sim.steps)}"
+    return f"{event.sim.steps.index(event.step) + 1}/{len(event.sim.steps)}"
 
 
-def details(happening: InSim) -> list[str]:
+def details(event: SimEvent) -> list[str]:
     """What `--verbose` adds."""
-    if isinstance(happening, SimBegan):
-        return [f"begins; files in {happening.sim.folder}"]
-    if isinstance(happening, Printed):
-        device = happening.step.planned.step.device
-        return [f"{device} {happening.pipe}| {happening.line}"]
-    if isinstance(happening, StepEnded):
-        captured = [f"{name} = {value.value}" for name, value in happening.step.captured.items()]
-        ended = f"{happening.step.status} in {time_in_words(happening.step.elapsed)}"
-        return [f"step {position(happening)} {ended}" + (f": {', '.join(captured)}" if captured else "")]
+    if isinstance(event, SimBegan):
+        return [f"begins; files in {event.sim.folder}"]
+    if isinstance(event, Printed):
+        device = event.step.planned.step.device
+        return [f"{device} {event.pipe}| {event.line}"]
+    if isinstance(event, StepEnded):
+        captured = [f"{name} = {value.value}" for name, value in event.step.captured.items()]
+        ended = f"{event.step.status} in {time_in_words(event.step.elapsed)}"
+        return [f"step {position(event)} {ended}" + (f": {', '.join(captured)}" if captured else "")]
     return []
 
 
@@ -106,10 +106,10 @@ class TerminalTable(contextlib.AbstractContextManager["TerminalTable"]):
     def __exit__(self, *_: object) -> None:
         self._live.stop()
 
-    def __call__(self, happening: Happening) -> None:
-        if self._verbose and not isinstance(happening, TimePassed):
-            for line in details(happening):
-                self._live.console.print(Text(f"{happening.sim.sim.name}: {line}"))
+    def __call__(self, event: RunEvent) -> None:
+        if self._verbose and not isinstance(event, Tick):
+            for line in details(event):
+                self._live.console.print(Text(f"{event.sim.sim.name}: {line}"))
 
     def _render(self) -> RenderableType:
         table = Table.grid(padding=(0, 2))

@@ -12,7 +12,7 @@ from patchbay_cli.common import errors_end_plainly, fail
 
 if TYPE_CHECKING:
     from patchbay.report.run_folder import RunFolder
-    from patchbay.sim.outcome import Happening
+    from patchbay.sim.spec.outcome import RunEvent
 
 __all__ = ["run"]
 
@@ -56,7 +56,7 @@ def run(
     from patchbay.errors import HostError
     from patchbay.report.run_folder import RunFolder
     from patchbay.sandbox.host import lacks
-    from patchbay.sim.find import load_sims
+    from patchbay.sim.spec.find import load_sims
 
     with errors_end_plainly():
         limit = _seconds(timeout)
@@ -76,7 +76,7 @@ def run(
 def _seconds(text: str | None) -> float | None:
     from patchbay.config.converter import Unacceptable
     from patchbay.errors import Problem, SpecError
-    from patchbay.sim.durations import parse_duration
+    from patchbay.sim.spec.durations import parse_duration
 
     try:
         return parse_duration(text) if text is not None else None
@@ -91,8 +91,8 @@ def _run(folder: RunFolder, *, jobs: int, limit: float | None, verbose: bool, ju
 
     from patchbay.record.folder import write_whole
     from patchbay.report.combined import as_junit, status_of
-    from patchbay.sim.outcome import Status
-    from patchbay.sim.runner import run_sims
+    from patchbay.sim.live.runner import run_sims
+    from patchbay.sim.spec.outcome import Status
     from patchbay_cli.progress import print_results, watcher
 
     console = Console(highlight=False)
@@ -103,7 +103,7 @@ def _run(folder: RunFolder, *, jobs: int, limit: float | None, verbose: bool, ju
     try:
         with watcher(console, folder.outcomes, verbose=verbose) as show:
 
-            def watch(happening: Happening) -> None:
+            def watch(happening: RunEvent) -> None:
                 folder(happening)
                 show(happening)
 

@@ -7,7 +7,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from patchbay.report.results import as_values, cell, measured_lines, time_in_words
-from patchbay.sim.outcome import SimOutcome, Status
+from patchbay.sim.spec.outcome import SimOutcome, Status
 
 __all__ = ["as_combined_markdown", "as_combined_values", "as_junit", "status_of"]
 

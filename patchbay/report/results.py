@@ -8,8 +8,8 @@ from typing import Any
 
 from attrs import asdict
 
-from patchbay.sim.measure import Measured
-from patchbay.sim.outcome import SimOutcome, StepOutcome
+from patchbay.sim.spec.outcome import SimOutcome, StepOutcome
+from patchbay.sim.spec.results import Measured
 
 __all__ = ["as_markdown", "as_values", "cell", "measured_lines", "time_in_words"]
 
@@ -36,8 +36,8 @@ def _step(step: StepOutcome) -> dict[str, Any]:
         "status": step.status,
         "error": step.error or None,
         "elapsed": _rounded(step.elapsed),
-        "command": step.process.argv if step.process else None,
-        "exit": step.process.status if step.process else None,
+        "command": step.command,
+        "exit": step.exit,
         "captures": {name: captured.value for name, captured in step.captured.items()},
         **asdict(step.measured or Measured()),
     }

@@ -15,19 +15,19 @@ from typing import Any
 from patchbay.record.folder import file_stem, new_folder, write_json, write_whole
 from patchbay.report.combined import as_combined_markdown, as_combined_values, status_of
 from patchbay.report.results import as_markdown, as_values
-from patchbay.sim.encode import as_table
-from patchbay.sim.outcome import (
-    Happening,
+from patchbay.sim.spec.encode import as_table
+from patchbay.sim.spec.outcome import (
     Printed,
-    Sim,
+    RunEvent,
     SimBegan,
     SimEnded,
     SimOutcome,
     Status,
     StepBegan,
     StepEnded,
-    TimePassed,
+    Tick,
 )
+from patchbay.sim.spec.sim import Sim
 
 __all__ = ["RunFolder"]
 
@@ -79,25 +79,25 @@ class RunFolder:
             ],
         }
 
-    def __call__(self, happening: Happening) -> None:
+    def __call__(self, event: RunEvent) -> None:
         """Write down what happened in the runner."""
-        if isinstance(happening, TimePassed):
+        if isinstance(event, Tick):
             self._write_progress()
-        elif not isinstance(happening, Printed):
-            self._note(happening)
+        elif not isinstance(event, Printed):
+            self._note(event)
 
-    def _note(self, happening: SimBegan | StepBegan | StepEnded | SimEnded) -> None:
-        sim = happening.sim
-        if isinstance(happening, SimBegan):
+    def _note(self, event: SimBegan | StepBegan | StepEnded | SimEnded) -> None:
+        sim = event.sim
+        if isinstance(event, SimBegan):
             sim.folder.mkdir(parents=True, exist_ok=True)
             write_json(sim.folder / "sim.json", as_table(sim.sim))
-        if isinstance(happening, SimEnded):
+        if isinstance(event, SimEnded):
             write_json(sim.folder / "results.json", as_values(sim))
             write_whole(sim.folder / "results.md", as_markdown(sim))
         # The end of a step is the beginning of the next one or the end of the sim. With thousands of steps
         # this file is long: a tenth of the time may go into it, and what is left out follows in a moment.
         spared = time.monotonic() - self._progress_at < _SPARED * self._progress_took
-        if not (isinstance(happening, StepEnded) or (spared and isinstance(happening, StepBegan))):
+        if not (isinstance(event, StepEnded) or (spared and isinstance(event, StepBegan))):
             self._write_progress()
 
     def close(self) -> None:

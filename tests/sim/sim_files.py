@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 
 from patchbay.errors import SpecError
-from patchbay.sim.load import load_sim
-from patchbay.sim.outcome import Happening, Sim, StepBegan
+from patchbay.sim.spec.load import load_sim
+from patchbay.sim.spec.outcome import RunEvent, StepBegan
+from patchbay.sim.spec.sim import Sim
 
 TOPOLOGY = """
 [[router]]
@@ -68,7 +69,7 @@ def problems_of(folder: Path, steps: str, **parts: str) -> list[str]:
     return []
 
 
-def has_begun(happening: Happening, step: str) -> bool:
+def has_begun(happening: RunEvent, step: str) -> bool:
     return isinstance(happening, StepBegan) and happening.step.planned.path == step
 
 

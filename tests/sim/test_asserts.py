@@ -1,8 +1,8 @@
 import pytest
 
 from patchbay.config.converter import Unacceptable
-from patchbay.sim.asserts import Check, NotANumber, Op, holds, parse_check
-from patchbay.sim.refs import Ref
+from patchbay.sim.spec.asserts import Check, NotANumber, Op, holds, parse_check
+from patchbay.sim.spec.refs import Ref
 
 
 @pytest.mark.parametrize(

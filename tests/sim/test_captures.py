@@ -6,8 +6,8 @@ import pytest
 import trio
 import trio.testing
 
-from patchbay.sim.captures import Capture, NotJson, Parser, Pipe, pick, scan_document, scan_line
-from patchbay.sim.output import Output
+from patchbay.sim.live.output import StepOutput
+from patchbay.sim.spec.captures import Capture, NotJson, Parser, Pipe, pick, scan_document, scan_line
 
 PORT = Capture(regex=r"port (\d+)")
 
@@ -125,9 +125,9 @@ def test_a_capture_that_cannot_work_is_a_problem(capture: Capture, parser: Parse
 # The output of a command while it comes
 
 
-def output_of(parser: Parser = Parser.TEXT, **captures: Capture) -> tuple[Output, list[bytes]]:
+def output_of(parser: Parser = Parser.TEXT, **captures: Capture) -> tuple[StepOutput, list[bytes]]:
     lines: list[bytes] = []
-    return Output(parser, captures, lambda _, line: lines.append(line)), lines
+    return StepOutput(parser, captures, {}, lambda _, line: lines.append(line)), lines
 
 
 async def test_lines_are_put_together_however_they_arrive() -> None:

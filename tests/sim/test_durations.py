@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patchbay.config.converter import Unacceptable
-from patchbay.sim.durations import in_words, parse_duration
+from patchbay.sim.spec.durations import in_words, parse_duration
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from patchbay.sim.encode import as_table
+from patchbay.sim.spec.encode import as_table
 from tests.sim.sim_files import loaded, problems_of
 
 FETCH = """
@@ -104,8 +104,8 @@ duration = "fetch.size"
         "step[1].cmd[1]: 'fetch' is 3 steps; accepted: one of them, fetch-0 to fetch-2",
         "step[1].cmd[2]: 'peer' is 3 devices; accepted: one of them, peer-0 to peer-2",
         "step[1].cmd[3]: 'peer' is 3 devices; accepted: one of them, peer-0 to peer-2",
-        "step[2].results.duration: 'fetch' is 3 steps; accepted: one of them, fetch-0 to fetch-2",
         "step[2].cmd[1]: 'fetch' is 3 steps; accepted: one of them, fetch-0 to fetch-2",
+        "step[2].results.duration: 'fetch' is 3 steps; accepted: one of them, fetch-0 to fetch-2",
     ]
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from patchbay.errors import SpecError
-from patchbay.sim.find import load_sims, sim_files
+from patchbay.sim.spec.find import load_sims, sim_files
 from tests.sim.sim_files import write_sim
 
 RUN = '[[step]]\ndevice = "server"\ncmd = ["true"]\n'

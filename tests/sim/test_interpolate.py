@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patchbay.sim.interpolate import NodeAddress, Part, Spellings, faults, parse, render, unparse
-from patchbay.sim.refs import Ref
+from patchbay.sim.spec.interpolate import NodeAddress, Part, Spellings, faults, parse, render, unparse
+from patchbay.sim.spec.refs import Ref
 
 NAMES = Spellings.of(["server", "my-dev", "dev", "dev-2", "dev1"], ["home", "ix"])
 

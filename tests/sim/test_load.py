@@ -10,8 +10,8 @@ from patchbay.config.draft import Draft
 from patchbay.config.topology_file import draft_topology
 from patchbay.errors import SpecError
 from patchbay.layout.allocate import lay_out
-from patchbay.sim.encode import as_table
-from patchbay.sim.load import load_sim
+from patchbay.sim.spec.encode import as_table
+from patchbay.sim.spec.load import load_sim
 from tests.sim.sim_files import RUN, TOPOLOGY, loaded, problems_of, run, write_sim
 
 SIMS = Path(__file__).parents[2] / "sims"

@@ -1,4 +1,4 @@
-from patchbay.sim.measure import Measured, Results, measure
+from patchbay.sim.spec.results import Measured, Results, measure
 
 SEEN = {".s": "1.5", ".us": "2500000", ".bytes": "1000", ".rate": "1e3", ".kind": "direct", ".big": "1e999"}
 

@@ -57,7 +57,7 @@ def test_elsewhere_than_on_a_terminal_there_is_a_line_for_each_step(tmp_path: Pa
     assert lines[2].startswith("sim it: failed in ")
     assert "a: latency 5 ms" in done.stdout
     failure = done.stdout.partition("it failed\n")[2]
-    assert failure.startswith("step[1] 'b' (run on server): sh exited 1, expected was exit status 0\n")
+    assert failure.startswith("step[1] 'b' (run on server): sh exited 1; expected exit status 0\n")
     assert f"  files      w/{(tmp_path / 'w' / 'latest').readlink()}/it" in failure
     assert done.stderr == ""
 

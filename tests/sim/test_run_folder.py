@@ -12,8 +12,10 @@ import trio
 
 from patchbay.report.combined import as_junit
 from patchbay.report.run_folder import RunFolder
-from patchbay.sim.outcome import Happening, Sim, SimEnded, SimOutcome, Status, TimePassed
-from patchbay.sim.runner import run_sims
+from patchbay.sim.live.runner import run_sims
+from patchbay.sim.spec.outcome import RunEvent, SimEnded, Status, Tick
+from patchbay.sim.spec.sim import Sim
+from tests.leftovers import descendants
 from tests.patience import DEADLINE
 from tests.sim.sim_files import has_begun, loaded, until_there_is
 
@@ -98,7 +100,7 @@ async def test_a_run_leaves_these_files(tmp_path: Path) -> None:
     results = values(run.path / "bad" / "results.json")
     assert (results["status"], results["error"].partition("\n")[0]) == (
         "failed",
-        "step[1] (run on server): sh exited 1, expected was exit status 0",
+        "step[1] (run on server): sh exited 1; expected exit status 0",
     )
     assert [(s["status"], s["exit"]) for s in results["steps"]] == [
         ("passed", 0),
@@ -154,7 +156,7 @@ async def test_a_signal_ends_the_run_and_what_was_done_is_written(
     forever = '[[step]]\ndevice = "server"\ncmd = ["sleep", "1000"]\n'
     run = RunFolder.create(tmp_path / "work", sims(tmp_path, a=measured + forever + TRUE, b=TRUE), [])
 
-    def watch(happening: Happening) -> None:
+    def watch(happening: RunEvent) -> None:
         run(happening)
         if has_begun(happening, "step[1]"):
             os.kill(os.getpid(), number)
@@ -169,23 +171,22 @@ async def test_a_signal_ends_the_run_and_what_was_done_is_written(
     assert [sim["status"] for sim in combined["sims"]] == ["interrupted", "waiting"]
 
 
-def agent_of(sim: SimOutcome) -> int:
-    """The process that holds the lab in which the sim's first step runs."""
-    process = sim.steps[0].process
-    assert process
-    return process._node._core.session.sandbox.pid
+def agent_of(argv: list[str]) -> int:
+    """The process that holds the lab in which a command runs: its parent."""
+    (pid,) = (pid for pid, line in descendants(os.getpid()).items() if line == " ".join(argv))
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 @pytest.mark.kernel
 async def test_a_sim_whose_lab_dies_fails_and_the_next_one_runs(tmp_path: Path) -> None:
     sleep = '[[step]]\ndevice = "server"\ncmd = ["sleep", "1000"]\n'
-    spawn = '[[step]]\naction = "spawn"\ndevice = "server"\ncmd = ["sleep", "1000"]\n'
+    spawn = '[[step]]\naction = "spawn"\ndevice = "server"\ncmd = ["sleep", "1001"]\n'
     run = RunFolder.create(tmp_path / "work", sims(tmp_path, a=spawn + sleep, b=TRUE), [])
 
-    def watch(happening: Happening) -> None:
+    def watch(happening: RunEvent) -> None:
         run(happening)
         if has_begun(happening, "step[1]") and happening.sim.sim.name == "a":
-            os.kill(agent_of(happening.sim), signal.SIGKILL)
+            os.kill(agent_of(["sleep", "1001"]), signal.SIGKILL)
 
     await run_sims(run.outcomes, watch)
     assert [outcome.status for outcome in run.outcomes] == [Status.FAILED, Status.PASSED]
@@ -215,10 +216,10 @@ async def test_junit_has_a_case_for_each_sim(tmp_path: Path) -> None:
 
 @pytest.mark.kernel
 async def test_whoever_watches_hears_of_the_end_last(tmp_path: Path) -> None:
-    heard: list[Happening] = []
+    heard: list[RunEvent] = []
     run = RunFolder.create(tmp_path / "work", sims(tmp_path, one=TRUE), [])
     await run_sims(run.outcomes, heard.append)
-    heard = [each for each in heard if not isinstance(each, TimePassed)]
+    heard = [each for each in heard if not isinstance(each, Tick)]
     assert [type(each).__name__ for each in heard] == ["SimBegan", "StepBegan", "StepEnded", "SimEnded"]
     assert isinstance(heard[-1], SimEnded)
     assert heard[-1].sim.status is Status.PASSED

@@ -8,8 +8,8 @@ import trio
 from trio.testing import MockClock
 
 from patchbay.report.run_folder import RunFolder
-from patchbay.sim.outcome import Happening, Printed, SimBegan, SimOutcome, Status, Watch
-from patchbay.sim.runner import run_sims
+from patchbay.sim.live.runner import run_sims
+from patchbay.sim.spec.outcome import Printed, RunEvent, SimBegan, SimOutcome, Status, Watch
 from tests.patience import DEADLINE
 from tests.sim.sim_files import has_begun, loaded, until_there_is
 
@@ -40,7 +40,7 @@ async def outcome_of(
     (folder / "run").mkdir()
     run = RunFolder(folder / "run", [sim], [])
 
-    def both(happening: Happening) -> None:
+    def both(happening: RunEvent) -> None:
         run(happening)
         watch(happening)
 
@@ -204,7 +204,7 @@ async def test_a_wrong_exit_fails_the_sim_with_the_end_of_stderr(tmp_path: Path)
     assert statuses(outcome) == [F, W]
     assert outcome.status is F
     assert outcome.error == (
-        "step[0] 'x' (run on a): sh exited 3, expected was exit status 0\n"
+        "step[0] 'x' (run on a): sh exited 3; expected exit status 0\n"
         "  command    sh -c 'echo worse >&2; exit 3'\n"
         "  stderr     worse"
     )
@@ -212,7 +212,7 @@ async def test_a_wrong_exit_fails_the_sim_with_the_end_of_stderr(tmp_path: Path)
 
 async def test_a_death_by_signal_is_called_by_its_name(tmp_path: Path) -> None:
     outcome = await outcome_of(tmp_path, sh("kill -KILL $$"))
-    assert "sh was killed by SIGKILL, expected was exit status 0" in outcome.error
+    assert "sh was killed by SIGKILL; expected exit status 0" in outcome.error
 
 
 @pytest.mark.parametrize("action", ["run", "spawn"])
@@ -258,10 +258,10 @@ async def test_a_spawned_process_that_died_during_the_last_step_fails_the_sim(tm
     last = sh(f"touch {went}; {until_there_is(noticed)}", device="b")
     sims: list[SimOutcome] = []
 
-    def watch(happening: Happening) -> None:
+    def watch(happening: RunEvent) -> None:
         if isinstance(happening, SimBegan):
             sims.append(happening.sim)
-        elif sims and (process := sims[0].steps[0].process) and process.wrong_end():
+        elif sims and sims[0].steps[0].exit is not None:
             noticed.touch()
 
     outcome = await outcome_of(tmp_path, spawned + last, watch=watch)
@@ -277,7 +277,7 @@ captures.x.regex = "x"
 results.up_bytes = ".x"
 """)  # fmt: skip
 
-    def watch(happening: Happening) -> None:
+    def watch(happening: RunEvent) -> None:
         if has_begun(happening, "step[1]"):
             waited_for.touch()
 
@@ -326,7 +326,7 @@ async def test_a_capture_that_does_not_come_is_waited_for_no_longer_than_its_tim
 async def test_a_step_that_takes_too_long_is_ended(tmp_path: Path, mock_clock: MockClock) -> None:
     mock_clock.rate = 1.0
 
-    def watch(happening: Happening) -> None:
+    def watch(happening: RunEvent) -> None:
         if isinstance(happening, Printed):
             mock_clock.jump(600)
 
@@ -355,7 +355,7 @@ async def test_a_sim_that_takes_too_long_fails_and_tells_where_it_was(
 ) -> None:
     mock_clock.rate = 1.0
 
-    def watch(happening: Happening) -> None:
+    def watch(happening: RunEvent) -> None:
         if has_begun(happening, "step[1]"):
             mock_clock.jump(600)
 
@@ -390,4 +390,4 @@ async def test_a_failing_step_tells_of_a_spawned_process_that_died_before(tmp_pa
         + sh("true", 'requires = ["server.x"]', device="b")
     )  # fmt: skip
     outcome = await outcome_of(tmp_path, steps)
-    assert "step[0] 'server' (spawn on a): sh exited 1, expected was exit status 0" in outcome.error
+    assert "step[0] 'server' (spawn on a): sh exited 1; expected exit status 0" in outcome.error

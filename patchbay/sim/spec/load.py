@@ -1,4 +1,8 @@
-"""Sim files: TOML -> Sim, with every problem of the file reported at once."""
+"""Sim files: TOML -> Sim, with every problem of the file reported at once.
+
+A file goes through raw tables (`tables.py`), steps that are read one by one (`decode.py`), what they say of
+each other (`check.py`), and repetitions for counted devices (`expand.py`).
+"""
 
 from __future__ import annotations
 
@@ -7,20 +11,18 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from patchbay.config.converter import NOT_YET, describe_value, unknown_key
 from patchbay.config.lab_file import TOPOLOGY_KEYS, draft_lab, read_toml
-from patchbay.config.topology_file import SIM_KEYS, find_topology, is_sim
+from patchbay.config.topology_file import find_topology, is_sim
 from patchbay.errors import Problem, SpecError
-from patchbay.sim.actions import Step, WaitForStep
-from patchbay.sim.check import check_steps
-from patchbay.sim.decode import converter, decode_sim, decode_step, not_yet
-from patchbay.sim.expand import expand
-from patchbay.sim.outcome import Sim
-from patchbay.sim.topology import Topology, check_topology
+from patchbay.sim.spec.check import check_steps
+from patchbay.sim.spec.decode import converter, decode_sim, decode_step
+from patchbay.sim.spec.expand import expand
+from patchbay.sim.spec.sim import Sim
+from patchbay.sim.spec.steps import Step, WaitForStep
+from patchbay.sim.spec.tables import RawStep, raw_steps, top_level_problems
+from patchbay.sim.spec.topology import Topology, check_topology
 
 __all__ = ["load_sim"]
-
-_NOT_YET = frozenset({"extends", "matrix", "binary", "prepare", "step-template", "step-group"})
 
 
 def load_sim(path: Path) -> Sim:
@@ -58,24 +60,21 @@ class _Loader:
         self.problems += [(file or self._path, problem) for problem in problems]
 
     def load(self) -> Sim:
-        self._top_level()
+        self._add(top_level_problems(self._table))
         header, problems = decode_sim(self._converter, self._table.get("sim", {}))
         self._add(problems)
         topology = self._topology(header.topology)
-        steps = self._steps()
-        # What is not read here may declare any id.
-        read_all = not any("use" in step for step in self._raw_steps() if isinstance(step, Mapping))
-        self._add(check_steps(steps, topology, self._unclear if read_all else None))
+        raw, problems = raw_steps(self._table)
+        self._add(problems)
+        steps = self._structured(raw)
+        # A step that is not read here may declare any id.
+        unclear = None if any(step.stands_for_others for step in raw) else self._unclear
+        self._add(check_steps(steps, topology, unclear))
         known = topology or Topology()
         planned, problems = expand(steps, known.counts, known.spellings)
         self._add(problems if topology else [])
         name = header.name or self._path.stem
         return Sim(name, self._path, known.lab, tuple(planned), header.timeout)
-
-    def _top_level(self) -> None:
-        accepted = [*SIM_KEYS, *sorted(TOPOLOGY_KEYS - NOT_YET)]
-        for key in sorted(self._table.keys() - {*SIM_KEYS, *TOPOLOGY_KEYS}):
-            self._add([not_yet(key) if key in _NOT_YET else unknown_key(key, accepted, "")])
 
     def _topology(self, name: str | None) -> Topology | None:
         """None where nothing is known of it."""
@@ -97,30 +96,17 @@ class _Loader:
         self._add(problems, file)
         return topology
 
-    def _raw_steps(self) -> list[Any]:
-        steps = self._table.get("step")
-        return steps if isinstance(steps, list) else []
-
-    def _steps(self) -> list[tuple[str, Step]]:
-        if not self._raw_steps():
-            found = self._table.get("step", [])
-            what = "a sim without steps" if isinstance(found, list) else f"found {describe_value(found)}"
-            self._add([Problem("step", f"{what}; accepted: at least one [[step]]")])
+    def _structured(self, raw: Iterable[RawStep]) -> list[tuple[str, Step]]:
+        """The steps that can be read, each (path, step)."""
         steps = []
-        for index, raw in enumerate(self._raw_steps()):
-            path = f"step[{index}]"
-            decoded = decode_step(self._converter, raw, path)
+        for each in raw:
+            decoded = decode_step(self._converter, each.table, each.path)
             self._add(decoded.problems)
             if decoded.step is not None:
-                steps.append((path, decoded.step))
-            if not decoded.whole and not isinstance(decoded.step, WaitForStep) and (own := _id_of(raw)):
-                self._unclear.setdefault(own, path)
+                steps.append((each.path, decoded.step))
+            if not decoded.whole and not isinstance(decoded.step, WaitForStep) and each.id:
+                self._unclear.setdefault(each.id, each.path)
         return steps
-
-
-def _id_of(raw: object) -> str | None:
-    own = raw.get("id") if isinstance(raw, Mapping) else None
-    return own if isinstance(own, str) else None
 
 
 def _place(problem: Problem) -> int:

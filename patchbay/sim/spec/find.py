@@ -11,8 +11,8 @@ from patchbay.config.converter import make_converter, structure
 from patchbay.config.lab_file import read_toml
 from patchbay.config.topology_file import is_sim
 from patchbay.errors import Problem, SpecError
-from patchbay.sim.load import load_sim
-from patchbay.sim.outcome import Sim
+from patchbay.sim.spec.load import load_sim
+from patchbay.sim.spec.sim import Sim
 
 __all__ = ["load_sims", "sim_files"]
 

@@ -1,4 +1,4 @@
-"""What a step finds when it acts: the lab, the processes before it, what they printed."""
+"""What a step works with while it is performed: the lab, the processes before it, what they printed."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import trio
 
 from patchbay.errors import ExpectationFailed, LabDiedError, StepFailed
 from patchbay.lab.lab import Lab
-from patchbay.sim.actions.command import CommandStep
-from patchbay.sim.captures import Captured, Pipe
-from patchbay.sim.durations import in_words
-from patchbay.sim.interpolate import NodeAddress, Spellings, parse, render
-from patchbay.sim.measure import measure
-from patchbay.sim.outcome import Printed, SimOutcome, StepOutcome, Watch
-from patchbay.sim.output import Output
-from patchbay.sim.process import StepProcess
-from patchbay.sim.refs import Ref, parse_ref
+from patchbay.sim.live.output import StepOutput
+from patchbay.sim.live.process import StepProcess
+from patchbay.sim.spec.captures import Captured, Pipe
+from patchbay.sim.spec.durations import in_words
+from patchbay.sim.spec.interpolate import NodeAddress, Spellings, parse, render
+from patchbay.sim.spec.outcome import Printed, SimOutcome, StepOutcome, Watch
+from patchbay.sim.spec.refs import Ref, parse_ref
+from patchbay.sim.spec.results import measure
+from patchbay.sim.spec.steps import CommandStep
 
-__all__ = ["Acting", "LiveSim"]
+__all__ = ["LiveSim", "StepContext"]
 
 
 class LiveSim:
@@ -34,18 +34,12 @@ class LiveSim:
         self.watch = watch
         routers = [*(router.name for router in lab.routers), lab.ix.name]
         self.spellings = Spellings.of((device.name for device in lab.devices), routers)
+        self.processes: list[StepProcess] = []
         self._logs: dict[tuple[str, Pipe], IO[bytes]] = {}
-
-    @property
-    def processes(self) -> list[StepProcess]:
-        return [step.process for step in self.outcome.steps if step.process]
 
     def process_of(self, step_id: str) -> StepProcess:
         """The process of the step of that id; the check of the file has seen to it that there is one."""
-        return next(p for p in self.processes if p.planned.step.own_id == step_id)
-
-    def step_of(self, process: StepProcess) -> StepOutcome:
-        return next(step for step in self.outcome.steps if step.process is process)
+        return next(p for p in self.processes if p.outcome.planned.step.own_id == step_id)
 
     def log(self, node: str, pipe: Pipe) -> IO[bytes]:
         """The file of what a node's commands print."""
@@ -59,26 +53,26 @@ class LiveSim:
 
         def value_of(name: str) -> str | None:
             if name.startswith("."):
-                captured = process.output.captured.get(name[1:])
+                captured = process.outcome.captured.get(name[1:])
             else:
                 ref = parse_ref(name)
-                captured = self.process_of(ref.id).output.captured.get(ref.capture)
+                captured = self.process_of(ref.id).outcome.captured.get(ref.capture)
             return captured.value if captured else None
 
-        self.step_of(process).measured, faults = measure(process.step.results, value_of)
+        process.outcome.measured, faults = measure(process.step.results, value_of)
         return faults
 
     def close(self) -> None:
         """When every process has ended: note what those measured that nobody waited for."""
         for process in self.processes:
-            if self.step_of(process).measured is None:
+            if process.outcome.measured is None:
                 self.measure(process)
         for file in self._logs.values():
             file.close()
 
 
-class Acting:
-    """One step's view of it."""
+class StepContext:
+    """One step's view of a sim while its lab is open."""
 
     def __init__(self, live: LiveSim, step: StepOutcome) -> None:
         self._live = live
@@ -100,6 +94,11 @@ class Acting:
         node = self._live.lab.node(part.node)
         return str(node.ip if part.version == 4 else node.ip6)
 
+    async def command(self, step: CommandStep) -> tuple[list[str], dict[str, str]]:
+        """The command line and environment of a step, with every variable replaced."""
+        argv = [await self.text(word) for word in (*step.cmd, *step.args)]
+        return argv, {name: await self.text(value) for name, value in step.env.items()}
+
     async def value(self, ref: Ref) -> Captured:
         """The newest value of a capture, waiting for the first one. Raises `StepFailed`."""
         return await self.capture(self._live.process_of(ref.id), ref.capture)
@@ -113,7 +112,7 @@ class Acting:
             timed_out = False
         if found:
             return found
-        whose = f"capture '{name}' of {process.planned.label}"
+        whose = f"capture '{name}' of {process.outcome.planned.label}"
         what = f"{whose}: not seen within {in_words(limit)}" if timed_out else f"{whose}: it ended without it"
         capture = process.step.captures[name]
         looked_for = f"regex {capture.regex}" if capture.regex is not None else f"JSON at {capture.pick}"
@@ -132,10 +131,11 @@ class Acting:
         node = self._live.lab.node(step.device)
         for pipe in Pipe:
             self._live.log(node.name, pipe)  # both are there from now on, if only empty
-        output = Output(step.parser, step.captures, _LineLog(self._live, self._step, node.name))
+        log = _LineLog(self._live, self._step, node.name)
+        output = StepOutput(step.parser, step.captures, self._step.captured, log)
         whole_env = {**self._live.lab.env_vars(), **env}
-        process = StepProcess(self._step.planned, step, node, argv, whole_env, output)
-        self._step.process = self._about = process
+        process = self._about = StepProcess(self._step, step, node, argv, whole_env, output)
+        self._live.processes.append(process)
         return process
 
     async def in_background(self, process: StepProcess) -> None:
@@ -146,7 +146,7 @@ class Acting:
         """Note the results of a process that has ended. Raises `StepFailed` if one is missing."""
         if faults := self._live.measure(process):
             text = "\n".join([*faults, process.evidence()])
-            raise StepFailed(f"{process.planned.label}: {text}")
+            raise StepFailed(f"{process.outcome.planned.label}: {text}")
 
     # -- what goes wrong
 
@@ -156,8 +156,12 @@ class Acting:
 
     def too_slow(self, limit: float) -> StepFailed:
         """The failure of this step when its timeout has passed."""
-        about = f"\n{self._about.evidence()}" if self._about else ""
+        about = f"\n{self.evidence()}" if self._about else ""
         return self.failed(f"not done within its timeout of {in_words(limit)}{about}")
+
+    def evidence(self) -> str:
+        """The end of what the process printed that this step is about, empty if there is none."""
+        return self._about.evidence() if self._about else ""
 
     def unmet(self, text: str) -> ExpectationFailed:
         """The failure of this step's assertion."""

@@ -12,10 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from attrs import evolve
 
 from patchbay.errors import Problem
-from patchbay.sim.actions import Step, WaitForStep
-from patchbay.sim.actions.base import PlannedStep
-from patchbay.sim.interpolate import NodeAddress, Part, Spellings, parse, unparse
-from patchbay.sim.refs import Ref
+from patchbay.sim.spec.interpolate import NodeAddress, Part, Spellings, parse, unparse
+from patchbay.sim.spec.refs import Ref
+from patchbay.sim.spec.steps import PlannedStep, Step, WaitForStep
 
 __all__ = ["expand"]
 

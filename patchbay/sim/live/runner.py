@@ -10,9 +10,10 @@ import trio
 
 from patchbay.errors import HostError, PatchbayError, StepFailed
 from patchbay.lab.open import open_lab
-from patchbay.sim.acting import Acting, LiveSim
-from patchbay.sim.durations import in_words
-from patchbay.sim.outcome import (
+from patchbay.sim.live.context import LiveSim, StepContext
+from patchbay.sim.live.perform import perform
+from patchbay.sim.spec.durations import in_words
+from patchbay.sim.spec.outcome import (
     SimBegan,
     SimEnded,
     SimOutcome,
@@ -20,10 +21,10 @@ from patchbay.sim.outcome import (
     StepBegan,
     StepEnded,
     StepOutcome,
-    TimePassed,
+    Tick,
     Watch,
 )
-from patchbay.sim.refs import parse_ref
+from patchbay.sim.spec.refs import parse_ref
 
 __all__ = ["run_sim", "run_sims"]
 
@@ -78,7 +79,7 @@ async def _cancel_on_signal(
 async def _tell_the_time(watch: Watch) -> None:
     while True:
         await trio.sleep(_MOMENT)
-        watch(TimePassed())
+        watch(Tick())
 
 
 async def run_sim(outcome: SimOutcome, watch: Watch, timeout: float | None = None) -> None:
@@ -106,7 +107,7 @@ def _too_slow(outcome: SimOutcome, limit: float) -> str:
     text = f"the sim did not end within its timeout of {in_words(limit)}"
     for step in outcome.steps:
         if step.status is Status.INTERRUPTED:
-            about = f"\n{step.process.evidence()}" if step.process else ""
+            about = f"\n{step.evidence}" if step.evidence else ""
             return f"{text}; it was at {step.planned.label}{about}"
     return text
 
@@ -141,32 +142,33 @@ def _look_at_background(live: LiveSim) -> None:
         try:
             process.check_end()
         except StepFailed as error:
-            step = live.step_of(process)
+            step = process.outcome
             step.end(Status.FAILED, str(error))
             live.watch(StepEnded(live.outcome, step))
             raise
 
 
 async def _step(live: LiveSim, step: StepOutcome) -> None:
-    planned, act = step.planned, Acting(live, step)
+    planned, context = step.planned, StepContext(live, step)
     limit = planned.step.timeout
     step.begin()
     live.watch(StepBegan(live.outcome, step))
     try:
         with trio.move_on_after(limit if limit is not None else math.inf) as scope:
             for text in planned.step.requires:
-                await act.value(parse_ref(text))
-            await planned.step.perform(act)
+                await context.value(parse_ref(text))
+            await perform(planned.step, context)
             step.end(Status.PASSED)
         if scope.cancelled_caught:
-            raise act.too_slow(limit or 0.0)
+            raise context.too_slow(limit or 0.0)
     except PatchbayError as error:
         step.end(Status.FAILED, str(error))
         for process in live.processes:
-            if process is not step.process and (wrong := process.wrong_end()):
-                error.add_note(f"  before     {process.planned.label}: {wrong}")
+            if process.outcome is not step and (wrong := process.wrong_end()):
+                error.add_note(f"  before     {process.outcome.planned.label}: {wrong}")
         raise
     finally:
         if step.status is Status.RUNNING:
             step.end(Status.INTERRUPTED)
+            step.evidence = context.evidence()
         live.watch(StepEnded(live.outcome, step))

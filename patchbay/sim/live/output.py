@@ -6,24 +6,29 @@ from collections.abc import Callable, Mapping
 
 import trio
 
-from patchbay.sim.captures import Capture, Captured, NotJson, Parser, Pipe, scan_document, scan_line
+from patchbay.sim.spec.captures import Capture, Captured, NotJson, Parser, Pipe, scan_document, scan_line
 
-__all__ = ["Output"]
+__all__ = ["StepOutput"]
 
 _TAIL_LINES = 10
 _TAIL_CHARACTERS = 2000
 
 
-class Output:
+class StepOutput:
     """The output of one command, as far as it has come. Whoever waits for a capture is woken by it.
 
-    `on_line(pipe, line)` sees each whole line. `fault` says what is wrong with the output as such.
+    Values go to `captured`. `on_line(pipe, line)` sees each whole line. `fault` says what is wrong with the
+    output as such.
     """
 
     def __init__(
-        self, parser: Parser, captures: Mapping[str, Capture], on_line: Callable[[Pipe, bytes], object]
+        self,
+        parser: Parser,
+        captures: Mapping[str, Capture],
+        captured: dict[str, Captured],
+        on_line: Callable[[Pipe, bytes], object],
     ) -> None:
-        self.captured: dict[str, Captured] = {}
+        self.captured = captured
         self.ended = trio.Event()
         self.fault = ""
         self._captures = captures

@@ -11,9 +11,8 @@ from attrs import evolve, frozen
 
 from patchbay.config.converter import collect, describe_value, make_converter
 from patchbay.errors import Problem, did_you_mean
-from patchbay.sim.actions import ACTIONS, Step
-from patchbay.sim.actions.command import CommandStep
-from patchbay.sim.durations import Seconds, parse_duration
+from patchbay.sim.spec.durations import Seconds, parse_duration
+from patchbay.sim.spec.steps import ACTIONS, CommandStep, Step
 
 __all__ = ["Decoded", "SimTable", "converter", "decode_sim", "decode_step", "not_yet"]
 

@@ -14,7 +14,7 @@ from attrs import frozen
 from patchbay.config.converter import Unacceptable
 from patchbay.errors import did_you_mean
 from patchbay.model.names import env_name
-from patchbay.sim.refs import Ref, parse_ref
+from patchbay.sim.spec.refs import Ref, parse_ref
 
 __all__ = ["NodeAddress", "Part", "Spellings", "faults", "parse", "render", "unparse"]
 

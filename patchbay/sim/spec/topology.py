@@ -12,7 +12,7 @@ from patchbay.errors import AllocationError, Problem, SpecError
 from patchbay.layout.allocate import lay_out
 from patchbay.layout.layout import Layout, RouterLayout, of_version
 from patchbay.model.lab import LabSpec
-from patchbay.sim.interpolate import Spellings
+from patchbay.sim.spec.interpolate import Spellings
 
 __all__ = ["Topology", "check_topology"]
 

@@ -1,58 +1,44 @@
-"""What has become of a sim and its steps, so far."""
+"""What has become of a sim and its steps, so far: plain values, which can be pickled."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 
 from attrs import define, field, frozen
 
-from patchbay.model.lab import LabSpec
-from patchbay.sim.actions.base import PlannedStep
-from patchbay.sim.captures import Captured, Pipe
-from patchbay.sim.durations import Seconds
-from patchbay.sim.measure import Measured
-from patchbay.sim.process import StepProcess
+from patchbay.sim.spec.captures import Captured, Pipe
+from patchbay.sim.spec.results import Measured
+from patchbay.sim.spec.sim import Sim
+from patchbay.sim.spec.steps import PlannedStep
 
 __all__ = [
-    "Happening",
-    "InSim",
     "Printed",
-    "Sim",
+    "RunEvent",
     "SimBegan",
     "SimEnded",
+    "SimEvent",
     "SimOutcome",
     "Status",
     "StepBegan",
     "StepEnded",
     "StepOutcome",
-    "TimePassed",
+    "Tick",
     "Watch",
 ]
 
 
 class Status(StrEnum):
-    """Of a sim or a step. `interrupted` is what a signal or the sim's timeout stopped."""
+    """The status of a sim or a step. `interrupted` is what a signal or the sim's timeout stopped."""
 
     WAITING = "waiting"
     RUNNING = "running"
     PASSED = "passed"
     FAILED = "failed"
     INTERRUPTED = "interrupted"
-
-
-@frozen
-class Sim:
-    """A sim that can be run: checked, and with every counted device's steps written out."""
-
-    name: str
-    file: Path
-    lab: LabSpec
-    steps: tuple[PlannedStep, ...]
-    timeout: Seconds | None = None
 
 
 @define(eq=False)
@@ -82,15 +68,20 @@ class _Outcome:
 
 @define(eq=False)
 class StepOutcome(_Outcome):
-    """Of a `spawn` step, `status` says whether it started well; its `process` may end later."""
+    """The outcome of a step.
+
+    `command` is the command line of its process, if it has one, and `exit` how that ended: its exit status,
+    minus a signal's number, None before its end. Of a `spawn` step, `status` says whether it started well;
+    its process may end later, and what it prints is `captured` until then. `evidence` is the end of what was
+    printed, for a step that was interrupted.
+    """
 
     planned: PlannedStep = field(kw_only=True)
-    process: StepProcess | None = None
+    command: list[str] | None = None
+    exit: int | None = None
+    captured: dict[str, Captured] = field(factory=dict)
     measured: Measured | None = None
-
-    @property
-    def captured(self) -> Mapping[str, Captured]:
-        return self.process.output.captured if self.process else {}
+    evidence: str = ""
 
 
 @define(eq=False)
@@ -138,10 +129,10 @@ class Printed:
 
 
 @frozen
-class TimePassed:
-    """A moment, while sims run."""
+class Tick:
+    """A moment has passed, while sims run."""
 
 
-InSim = SimBegan | StepBegan | StepEnded | SimEnded | Printed
-Happening = InSim | TimePassed
-Watch = Callable[[Happening], None]
+SimEvent = SimBegan | StepBegan | StepEnded | SimEnded | Printed
+RunEvent = SimEvent | Tick
+Watch = Callable[[RunEvent], None]

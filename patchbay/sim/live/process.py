@@ -14,10 +14,10 @@ import trio
 from patchbay.errors import LabDiedError, StepFailed
 from patchbay.lab.node import Node
 from patchbay.sandbox.process import NodeProcess
-from patchbay.sim.actions.base import PlannedStep
-from patchbay.sim.actions.command import CommandStep
-from patchbay.sim.captures import Pipe
-from patchbay.sim.output import Output
+from patchbay.sim.live.output import StepOutput
+from patchbay.sim.spec.captures import Pipe
+from patchbay.sim.spec.outcome import StepOutcome
+from patchbay.sim.spec.steps import CommandStep
 
 __all__ = ["StepProcess"]
 
@@ -27,22 +27,21 @@ _CHUNKS_AFTER_END = 16
 
 
 class StepProcess:
-    """A command of a step. `status` is its exit status, minus a signal's number; None before its end."""
+    """A command of a step. Its command line, its captures and its end are noted in `outcome`."""
 
     def __init__(
         self,
-        planned: PlannedStep,
+        outcome: StepOutcome,
         step: CommandStep,
         node: Node,
         argv: Sequence[str],
         env: Mapping[str, str],
-        output: Output,
+        output: StepOutput,
     ) -> None:
-        self.planned = planned
+        self.outcome = outcome
         self.step = step
-        self.argv = list(argv)
+        self.argv = outcome.command = list(argv)
         self.output = output
-        self.status: int | None = None
         self._node = node
         self._env = env
 
@@ -53,13 +52,14 @@ class StepProcess:
         """
         pipes = [_OutputPipe(name, self.output) for name in Pipe]
         try:
-            await self._run(pipes, task_status)
+            status = await self._run(pipes, task_status)
         finally:
             for pipe in pipes:
                 pipe.close()
             self.output.end()
+        self.outcome.exit = status
 
-    async def _run(self, pipes: Sequence[_OutputPipe], task_status: trio.TaskStatus[None]) -> None:
+    async def _run(self, pipes: Sequence[_OutputPipe], task_status: trio.TaskStatus[None]) -> int:
         stdout, stderr = (pipe.theirs for pipe in pipes)
         opening = self._node.open_process(
             self.argv, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, env=self._env
@@ -69,26 +69,27 @@ class StepProcess:
                 process = await stack.enter_async_context(opening)
             except OSError as error:
                 raise StepFailed(
-                    f"{self.planned.label}: could not start {self.argv[0]!r}: {error.strerror}\n"
+                    f"{self.outcome.planned.label}: could not start {self.argv[0]!r}: {error.strerror}\n"
                     f"  command    {shlex.join(self.argv)}"
                 ) from None
             for pipe in pipes:
                 pipe.started()
             task_status.started()
-            self.status = await _end_of(process, pipes)
+            return await _end_of(process, pipes)
 
     def check_end(self) -> None:
         """Raises `StepFailed` if it has ended otherwise than it should, with the end of what it printed."""
         wrong = self.wrong_end()
         if wrong:
-            raise StepFailed(f"{self.planned.label}: {wrong}\n{self.evidence()}")
+            raise StepFailed(f"{self.outcome.planned.label}: {wrong}\n{self.evidence()}")
 
     def wrong_end(self) -> str:
         """How it has ended otherwise than it should; empty if it runs or has ended well."""
-        if self.status is None or not self.output.ended.is_set():
+        status, expected = self.outcome.exit, self.step.expect_exit
+        if status is None:
             return ""
-        if self.status != self.step.expect_exit:
-            return f"{self.argv[0]} {_how(self.status)}, expected was exit status {self.step.expect_exit}"
+        if status != expected:
+            return f"{self.argv[0]} {_how(status)}; expected exit status {expected}"
         return self.output.fault
 
     def evidence(self) -> str:
@@ -126,7 +127,7 @@ async def _end_of(process: NodeProcess, pipes: Sequence[_OutputPipe]) -> int:
 class _OutputPipe:
     """The pipe into which the command writes one of its streams."""
 
-    def __init__(self, name: Pipe, output: Output) -> None:
+    def __init__(self, name: Pipe, output: StepOutput) -> None:
         self.name = name
         self.fd, self.theirs = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(self.fd, False)

@@ -11,7 +11,7 @@ from enum import StrEnum
 from attrs import frozen
 
 from patchbay.config.converter import Unacceptable
-from patchbay.sim.refs import Ref, parse_ref
+from patchbay.sim.spec.refs import Ref, parse_ref
 
 __all__ = ["Check", "NotANumber", "Op", "holds", "number", "parse_check"]
 

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from attrs import frozen
 
 from patchbay.errors import Problem, did_you_mean
-from patchbay.sim.actions import Step, WaitForStep
-from patchbay.sim.actions.command import CommandStep, unknown_capture
-from patchbay.sim.captures import Capture
-from patchbay.sim.interpolate import NodeAddress, Spellings, faults, parse
-from patchbay.sim.refs import Ref
-from patchbay.sim.topology import Topology
+from patchbay.sim.spec.captures import Capture
+from patchbay.sim.spec.fields import unknown_capture
+from patchbay.sim.spec.interpolate import NodeAddress, Spellings, faults, parse
+from patchbay.sim.spec.refs import Ref
+from patchbay.sim.spec.steps import CommandStep, Step, WaitForStep
+from patchbay.sim.spec.topology import Topology
 
 __all__ = ["check_steps"]
 

@@ -7,8 +7,8 @@ from typing import Any
 import cattrs
 
 from patchbay.config.encode import lab_table
-from patchbay.sim.durations import Seconds, in_words
-from patchbay.sim.outcome import Sim
+from patchbay.sim.spec.durations import Seconds, in_words
+from patchbay.sim.spec.sim import Sim
 
 __all__ = ["as_table"]
 

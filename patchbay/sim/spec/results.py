@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from attrs import field, frozen
 
-from patchbay.sim.asserts import NotANumber, number
+from patchbay.sim.spec.asserts import NotANumber, number
 
 __all__ = ["Measured", "Results", "measure"]
 
@@ -31,6 +31,12 @@ class Results:
                 yield name, capture
         for name, capture in self.metrics.items():
             yield f"metrics.{name}", capture
+
+    def with_names(self, renamed: Callable[[str, str], str]) -> Results:
+        """The results with each capture, given with its path, under another name."""
+        metrics = {name: renamed(f"metrics.{name}", capture) for name, capture in self.metrics.items()}
+        plain = {name: capture for name, capture in self.named() if not name.startswith("metrics.")}
+        return Results(**{name: renamed(name, capture) for name, capture in plain.items()}, metrics=metrics)
 
 
 @frozen
