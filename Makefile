@@ -6,6 +6,8 @@
 
 # ip, nft, tc and sysctl live where an ordinary user's PATH may not lead.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
+# It would say that there is a newer one.
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 python := .venv/bin/python
 jobs ?= $(shell nproc)
@@ -31,10 +33,12 @@ test: check kernel ## set up, then check, then run all tests
 quick: .venv/.ready ## set up, then run the tests that need no namespaces, in seconds
 	$(side_by_side) -m 'not kernel'
 
-check: .venv/.ready ## set up, then lint, format, types and structure
+check: .venv/.ready ## set up, then lint, format, types, imports and structure
 	$(python) -m ruff check .
 	$(python) -m ruff format --check .
 	$(python) -m mypy
+	$(python) -m pyright
+	.venv/bin/lint-imports
 	$(python) -m pytest -q tests/test_structure.py
 
 kernel: .venv/.ready ## set up, then build a kernel with netem for the tests, if this machine's has none

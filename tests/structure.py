@@ -1,4 +1,4 @@
-"""What the architecture promises and a program can count.
+"""What the architecture promises and a program can count. Imports are looked at by import-linter.
 
 A rule is a function from the root of a source tree to its violations, each `file:line: what is wrong`.
 Only syntax trees are read and nothing is imported, so that a broken tree can be judged too.
@@ -12,21 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-# The folders and modules of patchbay/, lowest first: each imports only itself and what stands before it.
-LAYERS = (
-    *("lazy", "errors", "model", "config", "layout", "change", "tools", "plan"),
-    *("sandbox", "execute", "record", "emulator", "nat64", "services"),
-    *("lab", "testing", "sim", "report", "server", "pytest_plugin"),
-)
-PURE = frozenset({"model", "config", "layout", "change", "tools", "plan"})
-# Modules that reach out of the program: effects, the clock, chance.
-EFFECTS = frozenset(
-    {
-        *("trio", "anyio", "asyncio", "threading", "multiprocessing", "subprocess", "socket"),
-        *("os", "shutil", "tempfile", "pathlib", "time", "random", "secrets"),
-    }
-)
-# Packages that stand above everything, and the folder each lives in.
+# Programs, and the folder each lives in.
 PROGRAMS = {"patchbay_cli": "cmds", "patchbay_vm": "vm"}
 CODE = ("patchbay", "cmds", "vm")
 
@@ -38,43 +24,6 @@ Rule = Callable[[Path], Iterator[str]]
 
 
 # The rules
-
-
-def imports_point_downwards(root: Path) -> Iterator[str]:
-    for file in python_files(root, "patchbay"):
-        own = layer(module_name(root, file))
-        if own not in LAYERS:
-            if own:
-                yield f"{place(root, file)}: patchbay.{own} has no place in the order (LAYERS)"
-            continue
-        for item in read(root, file).imports:
-            if not item.runs or top(item.target) != "patchbay":
-                continue
-            other = layer(item.target)
-            if other not in LAYERS:
-                yield f"{place(root, file, item.line)}: {own} must import a folder, not patchbay itself"
-            elif LAYERS.index(other) > LAYERS.index(own):
-                yield f"{place(root, file, item.line)}: {own} must not import {other}, which stands above it"
-
-
-def programs_are_imported_by_nobody(root: Path) -> Iterator[str]:
-    for file in python_files(root, *CODE):
-        for item in read(root, file).imports:
-            program = top(item.target)
-            if program in PROGRAMS and not file.is_relative_to(root / PROGRAMS[program] / program):
-                yield f"{place(root, file, item.line)}: {program} is a program, nobody may import it"
-
-
-def pure_folders_have_no_effects(root: Path) -> Iterator[str]:
-    for file in python_files(root, "patchbay"):
-        own = layer(module_name(root, file))
-        if own not in PURE:
-            continue
-        allowed = {"pathlib"} if own == "config" else set()
-        for item in read(root, file).imports:
-            module = top(item.target)
-            if item.runs and module in EFFECTS - allowed:
-                yield f"{place(root, file, item.line)}: {own} is pure, it must not import {module}"
 
 
 def files_are_short(root: Path) -> Iterator[str]:
@@ -115,10 +64,10 @@ def packages_list_what_they_export(root: Path) -> Iterator[str]:
     for file in python_files(root, "patchbay"):
         (line, listed), bindings = read(root, file).listed, read(root, file).bindings
         bound = {name: made for name, made in bindings.items() if not name.startswith("_")}
-        passed_on = {item.name for item in read(root, file).imports if layer(item.target)} & bound.keys()
+        passed_on = {name for name, made in bound.items() if made.origin.startswith("patchbay.")}
         if file.name != "__init__.py" or listed is None or not passed_on:
             continue
-        foreign = {name for name, made in bound.items() if made.imported} - passed_on
+        foreign = {name for name, made in bound.items() if made.origin} - passed_on
         for name in sorted(bound.keys() - foreign - set(listed)):
             yield f"{place(root, file, bound[name].line)}: {name} is missing in __all__"
         for name in sorted(foreign & set(listed)):
@@ -137,9 +86,6 @@ _SLEEP = re.compile(r"\.sleep\(")
 
 
 RULES: tuple[Rule, ...] = (
-    imports_point_downwards,
-    programs_are_imported_by_nobody,
-    pure_folders_have_no_effects,
     files_are_short,
     functions_are_short,
     most_functions_are_very_short,
@@ -170,28 +116,15 @@ def top(module: str) -> str:
     return module.partition(".")[0]
 
 
-def layer(module: str) -> str:
-    """The second part of a name in patchbay; empty for patchbay itself and for all others."""
-    return module.split(".")[1] if module.startswith("patchbay.") else ""
-
-
 # Reading a file
 
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 IMPORTS = (ast.Import, ast.ImportFrom)
 
 
-class Import(NamedTuple):
-    target: str  # "trio.socket" for both `import trio.socket` and `from trio import socket`
-    name: str  # what it is called in the importing file
-    line: int
-    runs: bool  # False under `if TYPE_CHECKING:`
-
-
 class Source(NamedTuple):
     """What the rules ask of a file. Its syntax tree is not kept, because those of all files are large."""
 
-    imports: tuple[Import, ...]
     bindings: dict[str, "Binding"]  # the names that a module has once it is imported
     listed: tuple[int, list[str] | None]  # of __all__
     functions: tuple["Function", ...]
@@ -199,7 +132,9 @@ class Source(NamedTuple):
 
 class Binding(NamedTuple):
     line: int
-    imported: bool
+    origin: (
+        str  # "trio.socket" for both `import trio.socket` and `from trio import socket`; empty for its own
+    )
 
 
 class Function(NamedTuple):
@@ -211,19 +146,17 @@ class Function(NamedTuple):
 @cache
 def read(root: Path, file: Path) -> Source:
     body = ast.parse(file.read_text(encoding="utf-8"), str(file)).body
-    every = list(statements(body, scopes=True))
     return Source(
-        tuple(each for node, runs in every for each in imports_of(node, root, file, runs=runs)),
         {
-            name: Binding(node.lineno, isinstance(node, IMPORTS))
+            name: Binding(node.lineno, origin)
             for node, runs in statements(body, scopes=False)
             if runs
-            for name in bound_by(node)
+            for name, origin in bound_by(node, root, file)
         },
         dunder_all(body),
         tuple(
             Function(node.name, node.lineno, (node.end_lineno or node.lineno) - node.lineno + 1)
-            for node, _ in every
+            for node, _ in statements(body, scopes=True)
             if isinstance(node, FUNCTIONS)
         ),
     )
@@ -247,14 +180,6 @@ def names_type_checking(test: ast.expr) -> bool:
     return "TYPE_CHECKING" in (getattr(test, "id", ""), getattr(test, "attr", ""))
 
 
-def imports_of(node: ast.stmt, root: Path, file: Path, *, runs: bool) -> Iterator[Import]:
-    if isinstance(node, IMPORTS):
-        origin = from_where(node, root, file)
-        for alias in node.names:
-            target = f"{origin}.{alias.name}" if origin else alias.name
-            yield Import(target, bound_name(alias), alias.lineno, runs)
-
-
 def from_where(node: ast.Import | ast.ImportFrom, root: Path, file: Path) -> str:
     """The module behind `from`, dots resolved; empty for a plain import."""
     if isinstance(node, ast.Import):
@@ -266,17 +191,17 @@ def from_where(node: ast.Import | ast.ImportFrom, root: Path, file: Path) -> str
     return ".".join([*package[: len(package) - up], *filter(None, [node.module])])
 
 
-def bound_name(alias: ast.alias) -> str:
-    return alias.asname or top(alias.name)
-
-
-def bound_by(node: ast.stmt) -> Iterator[str]:
+def bound_by(node: ast.stmt, root: Path, file: Path) -> Iterator[tuple[str, str]]:
+    """(name, origin) of what a statement binds; what is no import has no origin."""
     if isinstance(node, (*FUNCTIONS, ast.ClassDef)):
-        yield node.name
+        yield node.name, ""
     elif isinstance(node, IMPORTS):
-        yield from map(bound_name, node.names)
+        origin = from_where(node, root, file)
+        for alias in node.names:
+            yield alias.asname or top(alias.name), f"{origin}.{alias.name}" if origin else alias.name
     elif isinstance(node, ast.Assign | ast.AnnAssign):
-        yield from (n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store))
+        names = (n for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store))
+        yield from ((name.id, "") for name in names)
 
 
 def dunder_all(body: list[ast.stmt]) -> tuple[int, list[str] | None]:

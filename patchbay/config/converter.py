@@ -135,7 +135,7 @@ def _tuple_factory(wanted: Any, converter: cattrs.Converter) -> Callable[[Any, A
                 error.add_note(cattrs.IterableValidationNote(f"item {index}", index, item_type))
                 errors.append(error)
         if errors:
-            raise IterableValidationError("array", errors, wanted)
+            raise IterableValidationError("array", errors, wanted)  # pyright: ignore[reportCallIssue]
         return tuple(items)
 
     return hook
@@ -178,7 +178,7 @@ def _names_factory(wanted: Any, converter: cattrs.Converter) -> Callable[[Any, A
                 error.add_note(cattrs.AttributeValidationNote(f"key {name}", name, item_type))
                 errors.append(error)
         if errors:
-            raise cattrs.ClassValidationError("table", errors, dict)
+            raise ClassValidationError("table", errors, dict)  # pyright: ignore[reportCallIssue]
         return items
 
     return hook

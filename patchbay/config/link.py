@@ -88,7 +88,8 @@ def _in_range(table: Hook, value: object, wanted: type[ImpairmentT]) -> Impairme
         try:
             Impairment(**{key: numbers[key] for key in attrs.fields_dict(Impairment) if key in numbers})
         except SpecError as out_of_range:
-            raise ClassValidationError("link", [*error.exceptions, out_of_range], wanted) from None
+            errors = [*error.exceptions, out_of_range]
+            raise ClassValidationError("link", errors, wanted) from None  # pyright: ignore[reportCallIssue]
         raise
     return found
 

@@ -68,9 +68,11 @@ class Source(Protocol):
 
     def read(self, until: float) -> list[Frame]:
         """Return some of the frames that arrived until then, in their order."""
+        ...
 
     def release(self) -> int:
         """Be done with what was read; how many frames that was."""
+        ...
 
 
 def mtu_of(sock: socket.socket, ifname: str) -> int:
@@ -225,6 +227,7 @@ class PacketRing(_PacketSocket):
 
     def read(self, until: float) -> list[Frame]:
         found: list[Frame] = []
+        stamp = 0
         ring, unpack, slot, slots = self._ring, _SLOT.unpack_from, self._slot, self._slots
         for number in range(self._next, self._next + min(_RING_AT_ONCE, slots)):
             start = number % slots * slot

@@ -61,8 +61,8 @@ async def apply(sandbox: Sandbox, services: Services, plan: Plan, done: list[Out
     What runs is never abandoned in the middle: also when cancelled, this returns only once nothing
     is under way, so that undoing starts from rest.
     """
+    run = _Run(sandbox, services, done)
     with trio.CancelScope(shield=True):
-        run = _Run(sandbox, services, done)
         try:
             for stages in _between_rests(plan.stages):
                 await run.stages(stages)

@@ -119,8 +119,9 @@ async def run_to_end(
 ) -> subprocess.CompletedProcess[bytes]:
     """Run `what`; see `Node.run`."""
     pumps = [_Pump(stdout.sinks()), _Pump(stderr.sinks())]
+    code: int | None = None
     try:
-        with trio.move_on_after(timeout if timeout is not None else float("inf")) as bound:
+        with trio.move_on_after(timeout if timeout is not None else float("inf")):
             process = await _start(view, what, stdin, pumps)
             started(process)
             try:
@@ -130,7 +131,7 @@ async def run_to_end(
     finally:
         for pump in pumps:
             pump.close()
-    if bound.cancelled_caught:
+    if code is None:
         raise trio.TooSlowError(f"in '{node}': {shlex.join(what.argv)} was not done within {timeout} s")
     if check and code != 0:
         raise CommandExited(node, code, what.argv, stdout.value, stderr.value, pumps[1].tail)

@@ -223,8 +223,8 @@ def _behind(layout: Layout) -> Mapping[NsName, list[RouteLayout]]:
     found: dict[NsName, list[RouteLayout]] = {ns: [] for ns in gates.values()}
     for node in layout.nodes():
         for route in node.routes:
-            if route.ns == layout.ix.ns and route.via in gates:
-                found[gates[route.via]].append(route)
+            if route.ns == layout.ix.ns and (gate := gates.get(route.via) if route.via else None):
+                found[gate].append(route)
     return found
 
 

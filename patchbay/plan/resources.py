@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from enum import IntEnum
 
-from attrs import field, frozen
+from attrs import Factory, field, frozen
 
 from patchbay.tools.commands import CheckQdiscs, Command
 
@@ -64,12 +64,8 @@ class Resource:
     fixed: bool = False
     late: bool = False
     process: bool = False
-    identity: object = field()
+    identity: object = field(default=Factory(lambda resource: resource.make, takes_self=True))
     check: CheckQdiscs | None = None
-
-    @identity.default
-    def _its_commands(self) -> object:
-        return self.make
 
 
 Resources = Iterator[tuple[Key, Resource]]

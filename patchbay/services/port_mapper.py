@@ -118,7 +118,7 @@ class PortMapper:
             raise OSError(errno.EINVAL, f"this one serves {self._config}")
         self._ended()
         lines = Path(self._config).read_text("utf-8", "surrogateescape").splitlines()
-        options = dict(line.partition("=")[::2] for line in lines)
+        options = {name: value for name, _, value in (line.partition("=") for line in lines)}
         chains = [f"flush chain inet {options['upnp_table_name']} {options[name]}\n" for name in _CHAINS]
         nft = ["nft", "-f", "-"]
         done = subprocess.run(

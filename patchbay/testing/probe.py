@@ -91,9 +91,11 @@ class Prober(Protocol):
 
     async def inside(self) -> Inside:
         """A fresh endpoint."""
+        ...
 
     async def filtering(self, server: Endpoint, answer: Answer) -> Finding:
         """What may come in to a fresh endpoint that has sent to `server` alone, of which `answer` came."""
+        ...
 
     async def hairpin(self, server: Endpoint) -> Hairpin | None:
         """Whether two fresh endpoints reach each other by their mappings; None if they could not be told."""

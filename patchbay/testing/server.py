@@ -13,7 +13,7 @@ from attrs import frozen
 from patchbay.lab.reflector import background
 from patchbay.services import stun_messages as stun
 from patchbay.testing.place import DATAGRAM, STREAM, Endpoint, Place, endpoint_of
-from patchbay.testing.tcp import receive
+from patchbay.testing.streams import receive
 
 if TYPE_CHECKING:
     from patchbay.lab.node import Node

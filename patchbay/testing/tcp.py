@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import AsyncIterator, Iterable
-from typing import TYPE_CHECKING
 
 import trio
 
@@ -14,35 +13,13 @@ from patchbay.model.nat import Behavior
 from patchbay.services import stun_messages as stun
 from patchbay.testing.place import STREAM, Endpoint, Place, endpoint_of
 from patchbay.testing.probe import Answer, Finding, Hairpin, Pace
+from patchbay.testing.server import StunServers
+from patchbay.testing.streams import receive
 
-if TYPE_CHECKING:
-    from patchbay.testing.server import StunServers
+__all__ = ["TcpInside", "TcpProber", "open_tcp"]
 
-__all__ = ["TcpInside", "TcpProber", "open_tcp", "receive"]
-
-_LONGEST_BODY = 2048  # bytes; messages of STUN have a few hundred at most
 # The kernel sends a SYN again after 1 s (RFC 6298 section 2.1): two tries are in any wait for silence.
 _SYN_AGAIN = 1.0
-
-
-async def receive(stream: trio.SocketStream) -> stun.Message | None:
-    """The next message of a connection (RFC 8489 section 6.2.2); None at its end, and for anything else."""
-    header = await _exactly(stream, stun.HEADER)
-    length = stun.body_length(header) if header else None
-    if header is None or length is None or length > _LONGEST_BODY:
-        return None
-    body = await _exactly(stream, length)
-    return None if body is None else stun.decode(header + body)
-
-
-async def _exactly(stream: trio.SocketStream, count: int) -> bytes | None:
-    data = b""
-    while len(data) < count:
-        more = await stream.receive_some(count - len(data))
-        if not more:
-            return None
-        data += more
-    return data
 
 
 class TcpInside:

@@ -37,11 +37,11 @@ class Group:
     def popen(self, argv: Sequence[str | os.PathLike[str]], **options: Any) -> subprocess.Popen[bytes]:
         """Start the next process; the one before it has ended."""
         # A session, because a user-mode kernel would make itself one, and leave the group that way.
-        self.process = subprocess.Popen(argv, start_new_session=True, **options)
+        self.process = process = subprocess.Popen[bytes](argv, start_new_session=True, **options)
         assert self.watch.stdin
-        self.watch.stdin.write(f"{self.process.pid}\n".encode())
+        self.watch.stdin.write(f"{process.pid}\n".encode())
         self.watch.stdin.flush()
-        return self.process
+        return process
 
     def kill(self) -> None:
         """End all of the group, also children that outlived the process; returns when they are gone."""

@@ -141,9 +141,9 @@ class Server:
             os.setsid()
             run()
             status = 0
-        except Exception:
+        except Exception as error:
             # Goes to the agent's stderr, which the program shows when it misses an answer.
-            sys.excepthook(*sys.exc_info())
+            sys.excepthook(type(error), error, error.__traceback__)
         finally:
             os._exit(status)
 

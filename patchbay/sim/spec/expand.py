@@ -64,7 +64,7 @@ class _Copy:
         self._path = path
         self._over = over
         self._number = number
-        self.device = self._numbered(step.device) if over and step.device == over else step.device
+        self.device = self._numbered(over) if over and step.device == over else step.device
 
     def _numbered(self, name: str) -> str:
         return f"{name}-{self._number}"

@@ -47,15 +47,19 @@ class Rewriter(Protocol):
 
     def own_id(self, name: str) -> str:
         """The id of the repetition."""
+        ...
 
     def one(self, where: str, ref: Ref) -> Ref:
         """A capture that is named at a path of the step, where only one can be meant."""
+        ...
 
     def many(self, ref: Ref) -> list[Ref]:
         """The same where several can be meant."""
+        ...
 
     def text(self, where: str, text: str) -> str:
         """A text with variables, at a path of the step."""
+        ...
 
 
 class Declares(Protocol):
@@ -64,6 +68,7 @@ class Declares(Protocol):
     @property
     def declares(self) -> dict[str, Capture]:
         """The captures that others may ask it for."""
+        ...
 
 
 class Kind:
