@@ -23,10 +23,12 @@ setup: .venv/.ready ## install what is missing: system packages by apt, Python p
 run: .venv/.ready ## set up, then run every sim in sims/
 	.venv/bin/patchbay run sims/
 
-# What measures runs after the rest, so that nothing runs beside it. A failure of one does not hide the other's.
+# The pure tests by themselves, because they alone have to cover the pure half; what measures after the rest, so that
+# nothing runs beside it. A failure of one does not hide the others'.
 test: check kernel ## set up, then check, then run all tests
 	@status=0; set -x; \
-	$(side_by_side) --ignore tests/test_structure.py -m 'not measures' || status=$$?; \
+	$(side_by_side) tests/pure --cov || status=$$?; \
+	$(side_by_side) --ignore tests/pure --ignore tests/test_structure.py -m 'not measures' || status=$$?; \
 	$(python) -m pytest -m measures || status=$$?; \
 	exit $$status
 
@@ -55,7 +57,7 @@ pins: .venv/.ready ## renew requirements.txt with what pip resolves today
 	mv .venv/pins requirements.txt
 
 clean: ## remove what make made; runs in .patchbay-work/ stay, and built kernels
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist bench-results
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage build dist bench-results
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 purge: clean ## clean, and remove the kernels built for any checkout: ~/.cache/patchbay/kernels
