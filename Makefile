@@ -50,7 +50,7 @@ mutants: .venv/.ready kernel ## set up, then see that wrong emulators are caught
 	$(python) -m tests.mutants --times 10
 
 bench: .venv/.ready .venv/.packages-bench kernel ## set up, then measure how fast labs are built, and links
-	$(python) tests/bench/run.py
+	$(python) -m tests.bench.run
 
 pins: .venv/.ready ## renew requirements.txt with what pip resolves today
 	./setup.sh pins > .venv/pins

@@ -202,9 +202,12 @@ def _hold_namespace(script: str, groups: Groups) -> int:
     """Start a process in a mount namespace of its own, run the script there; return the process's id."""
     argv = ["unshare", "--mount", "--propagation=private", "sh", "-c", script]
     process = popen(argv, until_end_of=groups, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout
     if process.stdout.readline() != "mounted\n":
         raise OSError(f"cannot play an ordinary user on this machine: {process.communicate()[1]}")
+    assert process.stdout
     process.stdout.close()
+    assert process.stderr
     process.stderr.close()
     return process.pid
 

@@ -59,8 +59,12 @@ class Groups:
             null = subprocess.DEVNULL
             self._watcher = subprocess.Popen(
                 ["sh", "-c", _WATCH],
-                **{"stdin": subprocess.PIPE, "stdout": null, "stderr": null, "text": True},
-                **{"cwd": "/", "start_new_session": True},
+                stdin=subprocess.PIPE,
+                stdout=null,
+                stderr=null,
+                text=True,
+                cwd="/",
+                start_new_session=True,
             )
         assert self._watcher.stdin
         print(*self._alive, file=self._watcher.stdin, flush=True)

@@ -56,7 +56,7 @@ def test_what_could_differ_passes_as_an_ordinary_user(ordinary_user: OrdinaryUse
         # These tests run as an ordinary user anyway, with all others.
         assert ordinary_user.become == ()
         return
-    files = [file.relative_to(ROOT) for file in MARKED if file.parent.name == folder]
+    files = [str(file.relative_to(ROOT)) for file in MARKED if file.parent.name == folder]
     # Without the check of what the tests leave: it would find what other tests, beside it, still have.
     argv = ["pytest", "-m", "ordinary", "-p", "no:cacheprovider", "-p", "no:tests.leftovers", *files]
     done = ordinary_user.run(

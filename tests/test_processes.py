@@ -49,6 +49,7 @@ def test_a_group_ends_with_its_test_though_its_leader_has_ended() -> None:
     groups = Groups()
     argv = ["sh", "-c", "sleep 1000 & echo $!"]
     process = popen(argv, until_end_of=groups, stdout=subprocess.PIPE, text=True)
+    assert process.stdout
     child = int(process.stdout.readline())
     process.wait()
     assert is_running(child)
@@ -58,6 +59,7 @@ def test_a_group_ends_with_its_test_though_its_leader_has_ended() -> None:
 
 def test_a_group_ends_when_pytest_is_killed() -> None:
     with popen([sys.executable, "-c", HOLDER], cwd=ROOT, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout
         pids = list(map(int, holder.stdout.readline().split()))
         assert all(map(is_running, pids))
         holder.kill()

@@ -67,7 +67,7 @@ def print_links(console: Console, found: list[Row]) -> None:
     for row in found:
 
         def median(key: str, row: Row = row) -> float:
-            return statistics.median(run[key] for run in row["runs"])
+            return float(statistics.median(run[key] for run in row["runs"]))
 
         table.add_row(
             row["emulator"],

@@ -16,16 +16,17 @@ import resource
 import shutil
 import sys
 import time
+from typing import Any, NoReturn
 
 INSIDE = "MININET_LAB_INSIDE"
 
 
-def missing(what):
+def missing(what: str) -> NoReturn:
     print(f"mininet_lab: {what}", file=sys.stderr)
     sys.exit(3)
 
 
-def main():
+def main() -> int:
     args = [a for a in sys.argv[1:] if a != "--verify"]
     if len(args) != 1 or not args[0].isdigit() or int(args[0]) < 1:
         sys.exit("usage: mininet_lab.py HOSTS [--verify]")
@@ -69,7 +70,7 @@ def main():
     start = time.monotonic()
     net = Mininet(topo=SingleSwitchTopo(hosts), switch=LinuxBridge, controller=None)
     net.start()
-    result = {"hosts": hosts, "build_ms": round((time.monotonic() - start) * 1e3, 2)}
+    result: dict[str, Any] = {"hosts": hosts, "build_ms": round((time.monotonic() - start) * 1e3, 2)}
 
     if "--verify" in sys.argv:
         first, last = net.hosts[0], net.hosts[-1]

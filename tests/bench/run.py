@@ -18,10 +18,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from links import measure_links, print_links
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+
+from tests.bench.links import measure_links, print_links
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parents[1] / "bench-results"
@@ -137,7 +138,7 @@ def waits(rounds: int) -> Measured:
         for what in progress.track(["ping", "open", "add", "use", "loop"] * rounds, description="waits"):
             wait_for_quiet(1100)
             started = time.perf_counter()
-            measured = run([sys.executable, str(HERE / "waits.py"), what])
+            measured = run([sys.executable, "-m", "tests.bench.waits", what])
             if what == "ping":
                 measured["ping"] = (time.perf_counter() - started) * 1e3
             for name, value in measured.items():

@@ -22,9 +22,9 @@ from typing import Any
 
 import trio
 import trio.lowlevel
-from one_lab import toml
 
 import patchbay
+from tests.bench.one_lab import toml
 
 PING = ["ping", "-c1", "-W1"]
 # Seconds: the kernel frees a lab of 110 nodes.

@@ -32,7 +32,7 @@ class Terminal:
     def __init__(self, argv: list[str]) -> None:
         self.master, slave = pty.openpty()
         self.before = termios.tcgetattr(self.master)
-        ends = dict.fromkeys(("stdin", "stdout", "stderr"), slave)
+        ends: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), slave)
         self.process = popen(argv, env={**os.environ, "SHELL": "/bin/sh", "PS1": "$ "}, **ends)
         self.slave = slave
         self.seen = ""
@@ -70,6 +70,7 @@ def held(lab_file: Path) -> Iterator[Held]:
     lab_id = f"test-{os.getpid()}"
     argv = [*PATCHBAY, "inspect", str(lab_file), "--id", lab_id]
     process = popen(argv, stdout=subprocess.PIPE, text=True)
+    assert process.stdout
     while "held open" not in (line := process.stdout.readline()):
         assert line, "inspect ended"
     yield Held(lab_id, process)

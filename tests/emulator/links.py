@@ -61,6 +61,7 @@ class Told:
 
     async def next(self) -> Any:
         while b"\n" not in self._lines:
+            assert self._process.stdout
             chunk = await self._process.stdout.receive_some()
             assert chunk, "the process has ended"
             self._lines += chunk
@@ -74,6 +75,7 @@ class Control(Told):
     pid = 0
 
     async def ask(self, request: dict[str, Any]) -> Any:
+        assert self._process.stdin
         await self._process.stdin.send_all(json.dumps(request).encode() + b"\n")
         return await self.next()
 
@@ -84,6 +86,7 @@ class Control(Told):
 
     async def end(self) -> int:
         """End the conversation; the wait status of the relay."""
+        assert self._process.stdin
         await self._process.stdin.aclose()
         status = await self.next()
         assert isinstance(status, int)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from patchbay.emulator.conditions import Conditions, UsageError, parse, parse_trace
+from patchbay.emulator.conditions import Conditions, parse, parse_trace
+from patchbay.sandbox.inside.service import UsageError
 
 ENDS = ["--far", "far", "--near", "near", "--seed", "7"]
 

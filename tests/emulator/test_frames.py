@@ -26,7 +26,7 @@ def frame(payload: bytes, vnet: bytes) -> bytes:
 def ones_complement_sum(data: bytes) -> int:
     """As RFC 1071 writes it."""
     data += b"\0" * (len(data) % 2)
-    total = sum(struct.unpack(f">{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f">{len(data) // 2}H", data))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return total

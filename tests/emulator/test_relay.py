@@ -190,6 +190,7 @@ async def test_a_flood_is_dropped_in_bounded_memory() -> None:
     async with open_link(capped=True) as link:
         shape = ["latency_ms=50", "rate_kbit=20000", "burst_bytes=15000", "buffer_bytes=500000", "limit=2000"]
         async with link.background("router", "iperf3", "-s", "-1", "--forceflush") as server:
+            assert server.stdout
             await server.stdout.receive_some()
             async with link.relay("--up", *shape, "--down", *shape) as control:
                 before = await resident_kib(link, control.pid)

@@ -89,12 +89,14 @@ class Agent:
         send, receive = trio.open_memory_channel[dict[str, Any]](1)
         self._waiting[number] = send
         async with self._lock:
+            assert self._process.stdin
             await self._process.stdin.send_all(json.dumps({"number": number, **request}).encode() + b"\n")
         return await receive.receive()
 
     async def listen(self) -> None:
         """Hand the answers out. Fails if the process ends, by whatever it has printed."""
         rest = b""
+        assert self._process.stdout
         async for data in self._process.stdout:
             *lines, rest = (rest + data).split(b"\n")
             for line in lines:

@@ -26,15 +26,11 @@ HELLO = b"hello through ICE"
 
 
 async def gather(sessions: dict[str, aioice.Connection], request: dict[str, Any]) -> dict[str, Any]:
-    connection = aioice.Connection(
-        ice_controlling=request["controlling"],
-        use_ipv6=False,
-        # Addresses have to be tuples; aioice goes on without the candidate that an exception costs it.
-        **{
-            key: tuple(value) if isinstance(value, list) else value
-            for key, value in request["servers"].items()
-        },
-    )
+    # Addresses have to be tuples; aioice goes on without the candidate that an exception costs it.
+    servers: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in request["servers"].items()
+    }
+    connection = aioice.Connection(ice_controlling=request["controlling"], use_ipv6=False, **servers)
     sessions[request["session"]] = connection
     await connection.gather_candidates()
     return {

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -71,7 +72,7 @@ async def _run_all(folder: Path) -> Outcomes:
         devices: dict[tuple[int, str], Device] = {}
         async with lab.batch():
             for end, name in itertools.product((0, 1), (*(nat.value for nat in Nat), OFFICE)):
-                kind = {"preset": "corporate"} if name == OFFICE else {"nat": name}
+                kind: dict[str, Any] = {"preset": "corporate"} if name == OFFICE else {"nat": name}
                 router = await lab.add_router(f"r{end}-{name}", **kind)
                 devices[end, name] = await lab.add_device(f"d{end}-{name}", uplink=router)
 

@@ -27,13 +27,14 @@ def break_command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     def breaking(
         choose: Callable[[Command], bool], how: Callable[[Any], Any] | None = None
     ) -> Iterator[None]:
-        done = []
+        done: list[Command] = []
 
         def maybe(command: Command) -> Command:
             if done or not choose(command):
                 return command
             done.append(command)
-            return (how or BREAK[type(command)])(command)
+            broken: Command = (how or BREAK[type(command)])(command)
+            return broken
 
         async def apply(sandbox: Any, services: Any, plan: Plan, outcomes: Any) -> None:
             stages = tuple(

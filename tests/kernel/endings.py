@@ -38,7 +38,7 @@ async def hold(way: str, lab: patchbay.Lab, scope: trio.CancelScope) -> None:
         await child.stdout.receive_some()
         state = {
             "agent": lab._core.session.sandbox.pid,
-            "namespaces": [list(view.namespace) for view in lab._core.session._views.values()],
+            "namespaces": [view.namespace for view in lab._core.session._views.values()],
         }
         print(json.dumps(state), flush=True)
         await end(way, lab, scope)

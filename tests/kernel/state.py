@@ -71,7 +71,8 @@ def _without_carrier(link: dict[str, Any]) -> dict[str, Any]:
 
     The kernel gives a link its link-local address when it has a carrier for the first time.
     """
-    kept = {key: link[key] for key in ("ifname", "address", "mtu", "master", "gso_max_segs") if key in link}
+    same = ("ifname", "address", "mtu", "master", "gso_max_segs")
+    kept: dict[str, Any] = {key: link[key] for key in same if key in link}
     addresses = [address for address in link.get("addr_info", ()) if address["scope"] != "link"]
     return {**kept, "addr_info": addresses, "up": "UP" in link["flags"]}
 

@@ -62,7 +62,8 @@ async def resolve_and_double(value: int) -> tuple[int, int]:
 
 def meet(number: int, deadline: float) -> int:
     """Return when as many calls are here at once; all in one process, so they share what `sys` holds."""
-    return vars(sys).setdefault("_meeting", threading.Barrier(number)).wait(deadline)
+    barrier: threading.Barrier = vars(sys).setdefault("_meeting", threading.Barrier(number))
+    return barrier.wait(deadline)
 
 
 async def write_when_cancelled(path: str) -> None:
@@ -107,9 +108,9 @@ async def test_an_exception_comes_back_as_itself_with_the_remote_traceback() -> 
 async def test_the_wrong_kind_of_function_is_refused_before_it_runs() -> None:
     async with home_lab() as lab:
         with pytest.raises(TypeError, match=r"is for call_async\(\)"):
-            await lab.device("laptop").call(resolve_and_double, 1)
+            await lab.device("laptop").call(resolve_and_double, 1)  # type: ignore[unused-coroutine]
         with pytest.raises(TypeError, match=r"is for call\(\)"):
-            await lab.device("laptop").call_async(times, 1)
+            await lab.device("laptop").call_async(times, 1)  # type: ignore[arg-type]
 
 
 async def test_an_exit_in_the_node_does_not_end_the_program() -> None:

@@ -269,6 +269,7 @@ async def test_a_process_that_ignores_sigterm_does_not_hold_the_lab_for_ever(
     async with patchbay.open_lab(HOME) as lab:
         laptop = lab.device("laptop")
         async with laptop.open_process(["sh", "-c", stubborn], stdout=subprocess.PIPE) as process:
+            assert process.stdout
             await process.stdout.receive_some()
             left = trio.current_time()
     # Not before its time to end by itself is over.

@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from ipaddress import ip_address
 from typing import Any
 
@@ -34,7 +35,9 @@ async def test_an_unmodified_httpx_client_fetches_a_page_through_the_home_nat() 
         await stream.aclose()
 
     async with home_lab() as lab, trio.open_nursery() as nursery:
-        lab.dns_entry("www.example", lab.device("server").ip)
+        address = lab.device("server").ip
+        assert address
+        lab.dns_entry("www.example", address)
         await nursery.start(lab.device("server").task, trio.serve_tcp, page, 80)
         with lab.device("laptop").enter():
             async with httpx.AsyncClient(trust_env=False) as client:
@@ -42,6 +45,10 @@ async def test_an_unmodified_httpx_client_fetches_a_page_through_the_home_nat() 
         assert answer.text == "hello"
         assert peers == [str(lab.router("home").uplink_ip)]
         nursery.cancel_scope.cancel()
+
+
+async def hang_up(stream: trio.SocketStream) -> None:
+    await stream.aclose()
 
 
 async def test_a_listener_in_a_node_is_not_reachable_from_the_host_and_its_address_is_the_nodes() -> None:
@@ -52,7 +59,7 @@ async def test_a_listener_in_a_node_is_not_reachable_from_the_host_and_its_addre
             port = free.getsockname()[1]
             with lab.device("server").enter():
                 (listener,) = await trio.open_tcp_listeners(port, host="0.0.0.0")
-            nursery.start_soon(trio.serve_listeners, serve_echo, [listener])
+            nursery.start_soon(partial(trio.serve_listeners, hang_up, [listener]))
             with pytest.raises(OSError):
                 await trio.open_tcp_stream("127.0.0.1", port)
         target = (str(lab.device("server").ip), port)
@@ -150,7 +157,7 @@ async def test_trios_threads_are_free_for_tasks_outside_while_the_block_lasts() 
             together = threading.Barrier(10)
             async with trio.open_nursery() as inside:
                 for _ in range(10):
-                    inside.start_soon(trio.to_thread.run_sync, together.wait)
+                    inside.start_soon(partial(trio.to_thread.run_sync, together.wait))
             used_inside.set()
             await used_outside.wait()
 

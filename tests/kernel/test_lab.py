@@ -353,6 +353,7 @@ async def test_names_with_odd_characters_survive_into_kernel_journal_and_trace(t
         assert f"# give router '{name}' its namespace\n" in lab.trace()
         assert any(name in record.why for record in lab.commands)
         folder = lab.run_dir
+    assert folder
     with (folder / "commands.jsonl").open() as file:
         assert any(name in record.why for record in read_records(file))
     assert any(name in line for line in (folder / "events.jsonl").read_text().splitlines())

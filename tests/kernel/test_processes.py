@@ -35,9 +35,11 @@ async def test_run_captures_what_is_asked_for_and_passes_the_rest_on(
     async with home_lab() as lab:
         laptop = lab.device("laptop")
         done = await laptop.run(["sh", "-c", "cat; echo err >&2"], stdin=b"in", capture_stdout=True)
-        assert (done.returncode, done.stdout, done.stderr) == (0, b"in", None)
+        assert (done.returncode, done.stdout) == (0, b"in")
+        assert done.stderr is None
         done = await laptop.run(["sh", "-c", "echo out; echo err >&2"], capture_stderr=True)
-        assert (done.stdout, done.stderr) == (None, b"err\n")
+        assert done.stdout is None
+        assert done.stderr == b"err\n"
     out, err = capfd.readouterr()
     assert (out, err) == ("out\n", "err\n")
 
@@ -116,8 +118,11 @@ async def test_open_process_has_the_shape_of_a_trio_process() -> None:
             ["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         ) as process:
             assert process.returncode is None
+            assert process.stdin
             await process.stdin.send_all(b"hello")
+            assert process.stdout
             assert await process.stdout.receive_some() == b"hello"
+            assert process.stdin
             await process.stdin.aclose()
             assert await process.wait() == 0
             assert process.returncode == 0
@@ -136,6 +141,7 @@ async def test_popen_is_a_true_child_that_passes_signals_and_status_on() -> None
         laptop = lab.device("laptop")
         shell = "trap 'echo got; exit 5' USR1; echo ready; while :; do sleep 0.05; done"
         child = laptop.popen(["sh", "-c", shell], stdout=subprocess.PIPE, text=True)
+        assert child.stdout
         assert child.stdout.readline() == "ready\n"
         child.send_signal(signal.SIGUSR1)
         assert child.communicate()[0] == "got\n"
@@ -152,6 +158,7 @@ async def test_popen_gives_a_child_of_the_program_inside_the_lab() -> None:
         laptop = lab.device("laptop")
         status = "grep -e ^NSpid: -e ^PPid: -e ^SigBlk: -e ^SigIgn: /proc/self/status; ip -br link; exec cat"
         child = laptop.popen(["sh", "-c", status], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert child.stdout
         found = [child.stdout.readline().split() for _ in range(6)]
         outside = Path(f"/proc/{child.pid}/status").read_text()
         child.communicate()
@@ -336,10 +343,12 @@ def test_a_fork_of_the_program_does_not_keep_its_lab_alive(tmp_path: Path) -> No
         "        os.kill(os.getpid(), 9)\n"
         "trio.run(main)\n"
     )
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with popen([sys.executable, program], text=True, **pipes) as process:
+    pipe = subprocess.PIPE
+    with popen([sys.executable, program], text=True, stdin=pipe, stdout=pipe) as process:
+        assert process.stdout
         agent, child = map(int, process.stdout.readline().split())
         ends = os.pidfd_open(agent)
+        assert process.stdin
         process.stdin.close()
         process.wait()
         # pidfd_open(2): readable once the process has ended.

@@ -98,6 +98,7 @@ class Shell:
         return parse(self._lines())
 
     def _lines(self) -> Iterator[str]:
+        assert self._process.stdout
         for line in iter(self._process.stdout.readline, "END\n"):
             assert line, "the shell ended"
             yield line
@@ -117,7 +118,7 @@ async def compare(lab: Lab, folder: Path, *, everything: bool = False) -> None:
     script.write_text(lab.trace("sh", everything=everything))
     # Relays by hand are `python3 -m patchbay...`.
     env = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     shells = [
         Shell(lab.ix.popen(["sh", str(dump)], **pipes)),
         Shell(popen(["sh", str(script), "sh", str(dump)], env=env, **pipes)),

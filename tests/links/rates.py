@@ -177,6 +177,7 @@ async def iperf(
     ) as process:
         heard = b""
         while b"Server listening" not in heard:
+            assert process.stdout
             heard += await process.stdout.receive_some()
         argv = ["iperf3", "-J", "-c", str(server.ip), "-p", str(port), *options]
         done = await source.run(argv, capture_stdout=True, check=False)

@@ -38,7 +38,7 @@ async def test_udp_is_lost_as_often_as_asked_for_and_the_sender_does_not_hear_of
             device = lab.device(f"d{percent}")
             ends = (device, server) if direction == "up" else (server, device)
             await expect_lost(*ends, 4000 if percent == 1 else 1500, percent / 100)
-            await expect_lost(*reversed(ends), 300, 0)
+            await expect_lost(*ends[::-1], 300, 0)
 
         for percent in PERCENTS:
             nursery.start_soon(check, percent)

@@ -134,6 +134,7 @@ async def test_each_preset_has_the_rate_of_its_row(emulator: str) -> None:
     async with open_links(emulator, {name: name for name in limited}) as lab:
         server = lab.device("server")
         for name, (latency, jitter, _, rate) in limited.items():
+            assert rate
             delay = ((latency - jitter) / 1000, (latency + jitter) / 1000)
             keeps_up = await scale(emulator, rate) == 1
             for ends in ((lab.device(name), server), (server, lab.device(name))):

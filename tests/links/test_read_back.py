@@ -11,7 +11,8 @@ import pytest
 import patchbay
 from patchbay.tools import tc
 from tests.links.measuring import open_links
-from tests.pure.test_tc import DIRECTIONS, command_lines, found
+from tests.pure.qdiscs import DIRECTIONS, command_lines
+from tests.pure.test_tc import found
 
 pytestmark = pytest.mark.kernel
 

@@ -46,7 +46,7 @@ async def mapping_lab(spec: dict[str, Any] = LAB) -> AsyncIterator[Lab]:
 
 async def told(node: Any, *argv: Any) -> str:
     done = await node.run([*map(str, argv)], check=False, capture_stdout=True, capture_stderr=True)
-    return (done.stdout + done.stderr).decode()
+    return str((done.stdout + done.stderr).decode())
 
 
 def gateway(node: Any) -> str:

@@ -66,7 +66,7 @@ class Question:
                     sock.recv(100)
 
 
-async def serve(node: Device, task_status=trio.TASK_STATUS_IGNORED) -> None:
+async def serve(node: Device, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
     """Echoes on all the ports, by both protocols and both IP versions."""
 
     async def echo(stream: trio.SocketStream) -> None:

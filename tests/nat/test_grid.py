@@ -16,7 +16,7 @@ pytestmark = pytest.mark.kernel
 
 ALLOCATIONS = ("preserve", "random", "sequential", "block:1008")
 GRID = {
-    f"{mapping.short}M {filtering.short}F {ports}": NatConfig(mapping, filtering, ports)  # type: ignore[arg-type]
+    f"{mapping.short}M {filtering.short}F {ports}": NatConfig(mapping, filtering, ports)
     for mapping, filtering, ports in product(Behavior, Behavior, ALLOCATIONS)
 }
 HAIRPIN = {

@@ -270,9 +270,11 @@ async def test_a_connection_through_a_home_router_survives_its_reboot_as_the_por
 
 
 # Each mode after each other one, and after itself.
-WALK = ("none", "home", "full-cone", "none", "corporate", "home", "home", "none", "cgnat", "full-cone")
-WALK += ("corporate", "corporate", "full-cone", "full-cone", "cgnat", "cgnat", "home", "corporate")
-WALK += ("cgnat", "none", "none", "full-cone", "home", "cgnat", "corporate", "none")
+WALK = (
+    *("none", "home", "full-cone", "none", "corporate", "home", "home", "none", "cgnat", "full-cone"),
+    *("corporate", "corporate", "full-cone", "full-cone", "cgnat", "cgnat", "home", "corporate"),
+    *("cgnat", "none", "none", "full-cone", "home", "cgnat", "corporate", "none"),
+)
 
 
 async def test_another_mode_acts_from_the_next_packet_on() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import pytest
 
@@ -33,7 +34,12 @@ EI, AD, APD = Behavior
 
 def expected_groups(mapping: Behavior, endpoints: list[Endpoint]) -> list[set[Endpoint]]:
     """The remote endpoints towards which one inside endpoint has one and the same mapping."""
-    by = {EI: lambda _: None, AD: lambda it: it[0], APD: lambda it: it}[mapping]
+    keys: dict[Behavior, Callable[[Endpoint], object]] = {
+        EI: lambda _: None,
+        AD: lambda it: it[0],
+        APD: lambda it: it,
+    }
+    by = keys[mapping]
     groups: dict[object, set[Endpoint]] = {}
     for endpoint in endpoints:
         groups.setdefault(by(endpoint), set()).add(endpoint)
@@ -138,7 +144,7 @@ async def test_the_outside_address_answers_nothing_but_ping() -> None:
 async def answers_nothing_but_ping(world: Net, _: NatConfig, hosts: list[Device]) -> None:
     router = world.routers[0]
     outside = str(router.uplink_ip)
-    listening = [udp(router, 53), Inside(router, "tcp", 22)]
+    dns, _ssh = udp(router, 53), Inside(router, "tcp", 22)
     for node in (world.stranger, *hosts):
         # What is refused is an ICMP error, which a connected socket hears of.
         for port in (53, 4000):
@@ -149,6 +155,6 @@ async def answers_nothing_but_ping(world: Net, _: NatConfig, hosts: list[Device]
                 await sock.send(b"anybody?")  # would raise
         for port in (22, 4000):
             assert await knock(node, (outside, port)) == "silence"
-    assert await drain(listening[0]) == []
+    assert await drain(dns) == []
     # On its LAN it answers.
     await connect(hosts[0], (str(router.downstream_gw), 22))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from functools import partial
+from typing import Any
 
 import pytest
 import trio
@@ -230,7 +231,7 @@ NO_IPV4 = "the router has no IPv4 (ip_support), whose ports could be mapped"
         ({"preset": "home", "port_mapping": "yes"}, "port_mapping: found 'yes'; accepted: true or false"),
     ],
 )
-async def test_a_router_without_ipv4_or_nat_has_no_ports_to_map(router: dict[str, str], text: str) -> None:
+async def test_a_router_without_ipv4_or_nat_has_no_ports_to_map(router: dict[str, Any], text: str) -> None:
     async with patchbay.open_lab() as lab:
         with pytest.raises(patchbay.SpecError) as caught:
             await lab.add_router("r", **{"port_mapping": True, **router})

@@ -35,9 +35,9 @@ Words = list[str]
 UNREACHABLE = "unreachable"
 
 # The same few texts are read again and again.
-ip_address, ip_interface, ip_network = map(
-    cache, (ipaddress.ip_address, ipaddress.ip_interface, ipaddress.ip_network)
-)
+ip_address = cache(ipaddress.ip_address)
+ip_interface = cache(ipaddress.ip_interface)
+ip_network = cache(ipaddress.ip_network)
 
 # Verbs of `ip` by where they are run: in no namespace, or in one.
 OUTSIDE = {"netns add", "netns del", "link add"}

@@ -16,7 +16,7 @@ from patchbay.change.nodes import Add
 from patchbay.config.lab_file import draft_lab
 from patchbay.errors import SpecError
 from patchbay.layout.allocate import empty_layout, lay_out
-from patchbay.layout.layout import Layout
+from patchbay.layout.layout import Layout, RouterLayout
 from patchbay.model.firewall import Firewall, FirewallConfig
 from patchbay.model.lab import (
     DeviceSpec,
@@ -57,6 +57,20 @@ HOME_LAN = IPv4Network("192.168.1.0/24")
 def layout_of(toml: str) -> Layout:
     """The layout of a lab file."""
     return lay_out(draft_lab(tomllib.loads(toml)))
+
+
+def router_of(layout: Layout, name: str) -> RouterLayout:
+    """A router that is there."""
+    found = layout.router(name)
+    assert found
+    return found
+
+
+def region_of(layout: Layout, name: str) -> RouterLayout:
+    """A region that is there."""
+    found = layout.region(name)
+    assert found
+    return found
 
 
 def problems_of(toml: str) -> list[tuple[str, str]]:
@@ -229,7 +243,7 @@ def linked(spec: LabSpec, seed: int) -> LabSpec:
             for device in spec.devices
         ),
         region_links=tuple(
-            RegionLinkSpec(*rng.sample(pair, 2), condition=random_condition(rng)) for pair in pairs
+            RegionLinkSpec(a, b, random_condition(rng)) for a, b in (rng.sample(pair, 2) for pair in pairs)
         ),
     )
 

@@ -93,7 +93,7 @@ def _table(lines: Iterator[str]) -> TextTable:
 
 
 def _body(lines: Iterator[str]) -> list[str]:
-    found = []
+    found: list[str] = []
     for line in lines:
         if line == "\t}":
             return found

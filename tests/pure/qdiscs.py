@@ -45,4 +45,5 @@ def command_lines(case: str) -> list[str]:
 
 def recorded() -> dict[str, dict[str, Any]]:
     """By case: `lines`, and what `tc -j qdisc show` `shown` after them."""
-    return json.loads((FOLDER / "qdiscs.json").read_text(encoding="utf-8"))
+    recorded: dict[str, dict[str, Any]] = json.loads((FOLDER / "qdiscs.json").read_text(encoding="utf-8"))
+    return recorded

@@ -1,7 +1,7 @@
 """A plan on its way to the agent: what is asked in which order, and what comes of an answer."""
 
 import json
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trio
@@ -12,6 +12,8 @@ from patchbay.execute.apply import Outcome, apply
 from patchbay.model.link import Impairment
 from patchbay.model.names import IfName, NsName
 from patchbay.plan.plan import Plan, Stage
+from patchbay.sandbox.sandbox import Sandbox
+from patchbay.sandbox.services import Services
 from patchbay.tools.commands import CheckQdiscs, Command, EndService, Ip, SetSysctl, StartService, Tc
 from patchbay.tools.service import Service
 from patchbay.tools.tc import Netem
@@ -49,7 +51,7 @@ class Fake:
 
     told: list[str] = field(factory=list)
     answers: dict[str, dict[str, Any]] = field(factory=dict)
-    refused: dict[str, Exception] = field(factory=dict)
+    refused: dict[str, BaseException] = field(factory=dict)
     slow: float = 0
     busy: int = 0
 
@@ -87,11 +89,15 @@ class Fake:
         self.told.append(f"end {service.name} in {service.ns}")
 
 
+async def really_apply(fake: Fake, plan: Plan, done: list[Outcome]) -> None:
+    await apply(cast("Sandbox", fake), cast("Services", fake), plan, done)
+
+
 async def applied(
     fake: Fake, *stages: Stage, settle: tuple[tuple[NsName, IfName], ...] = ()
 ) -> list[Outcome]:
     done: list[Outcome] = []
-    await apply(fake, fake, Plan(stages, settle), done)
+    await really_apply(fake, Plan(stages, settle), done)
     return done
 
 
@@ -100,7 +106,7 @@ async def failure(
 ) -> tuple[CommandFailed, list[Outcome]]:
     done: list[Outcome] = []
     with pytest.raises(CommandFailed) as raised:
-        await apply(fake, fake, Plan(stages, settle), done)
+        await really_apply(fake, Plan(stages, settle), done)
     return raised.value, done
 
 
@@ -198,14 +204,14 @@ async def test_a_helper_that_does_not_start_is_a_failed_command_for(case: str) -
 async def test_ctrl_c_comes_as_itself() -> None:
     fake = Fake(refused={"x": KeyboardInterrupt()})
     with pytest.raises(KeyboardInterrupt):
-        await apply(fake, fake, Plan((Stage(make=(service("x"),)),)), [])
+        await really_apply(fake, Plan((Stage(make=(service("x"),)),)), [])
 
 
 async def test_with_a_dead_lab_a_helper_is_no_failed_command() -> None:
     fake = Fake(refused={"x": LabDiedError("gone")})
     done: list[Outcome] = []
     with pytest.raises(LabDiedError):
-        await apply(fake, fake, Plan((Stage(make=(service("x"),)),)), done)
+        await really_apply(fake, Plan((Stage(make=(service("x"),)),)), done)
     assert done == []
 
 

@@ -6,8 +6,9 @@ import pytest
 
 from patchbay.errors import SpecError
 from patchbay.layout.allocate import empty_layout, extend
-from patchbay.model.lab import DeviceSpec, IfaceSpec, LabSpec, Nat, RegionSpec, RouterSpec
-from tests.pure.labs import problems_of
+from patchbay.model.lab import DeviceSpec, IfaceSpec, LabSpec, RegionSpec, RouterSpec
+from patchbay.model.nat import Nat
+from tests.pure.labs import problems_of, region_of, router_of
 
 ROUTER = '[[router]]\nname = "r"\n'
 SECOND = '[[router]]\nname = "s"\n'
@@ -188,8 +189,9 @@ GOOD = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_a_lab_may_not_have(case: str) -> None:
-    toml, *problems = BAD[case]
-    assert problems_of(toml) == problems
+    toml, *expected = BAD[case]
+    assert isinstance(toml, str)
+    assert problems_of(toml) == expected
 
 
 @pytest.mark.parametrize("case", GOOD)
@@ -264,24 +266,24 @@ def test_to_a_lab_one_may_add_what_names_its_parts() -> None:
         routers=(RouterSpec("t", region="eu"),), devices=(DeviceSpec("e", {"eth0": IfaceSpec("s")}),)
     )
     layout = extend(layout, further)
-    assert layout.router("s").parent == "router:r"
-    assert layout.router("t").parent == "region:eu"
-    assert layout.router("t").region == "eu"
+    assert router_of(layout, "s").parent == "router:r"
+    assert router_of(layout, "t").parent == "region:eu"
+    assert router_of(layout, "t").region == "eu"
     assert layout.devices["e"].ifaces[0].router == "s"
 
 
 def test_a_region_added_later_gets_a_network_that_no_router_has() -> None:
     taken = RouterSpec("r", downstream_cidr=IPv4Network("198.19.192.0/23"))
     layout = extend(extend(empty_layout(), LabSpec(routers=(taken,))), LabSpec(regions=(RegionSpec("eu"),)))
-    assert layout.region("eu").networks[0] == IPv4Network("198.19.194.0/24")
+    assert region_of(layout, "eu").networks[0] == IPv4Network("198.19.194.0/24")
 
 
 def test_a_router_gets_the_next_network_that_nobody_has() -> None:
     taken = RouterSpec("r", downstream_cidr=IPv4Network("198.18.0.0/21"))
     layout = extend(empty_layout(), LabSpec(routers=(taken, RouterSpec("s"))))
-    assert layout.router("s").networks == (IPv4Network("198.18.8.0/22"),)
+    assert router_of(layout, "s").networks == (IPv4Network("198.18.8.0/22"),)
 
 
 def test_a_router_that_translates_has_private_addresses_below_it_also_without_a_preset() -> None:
     layout = extend(empty_layout(), LabSpec(routers=(RouterSpec("r", nat=Nat.HOME),)))
-    assert layout.router("r").networks == (IPv4Network("10.0.0.0/16"),)
+    assert router_of(layout, "r").networks == (IPv4Network("10.0.0.0/16"),)

@@ -2,6 +2,7 @@
 
 import tomllib
 
+import cattrs
 import pytest
 
 from patchbay.config.converter import make_converter, shared_converter, structure
@@ -9,7 +10,8 @@ from patchbay.config.draft import Draft
 from patchbay.config.lab_file import draft_lab
 from patchbay.errors import Problem, SpecError
 from patchbay.layout.allocate import lay_out
-from patchbay.model.lab import Nat, RouterPreset, RouterSpec
+from patchbay.model.lab import RouterPreset, RouterSpec
+from patchbay.model.nat import Nat
 from tests.pure.labs import problems_of
 
 ROUTER = '[[router]]\nname = "r"\n'
@@ -248,7 +250,7 @@ def test_a_hook_that_is_registered_on_another_converter_is_not_in_the_shared_one
     assert structure(shared_converter(), 3, int) == 3
 
 
-def broken_converter() -> object:
+def broken_converter() -> cattrs.Converter:
     converter = make_converter()
     converter.register_structure_hook(int, lambda value, _: value / 0)
     return converter

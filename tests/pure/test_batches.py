@@ -321,13 +321,13 @@ def test_of_several_rulesets_the_one_that_failed_is_told_with_its_own_line(
     line: int, failed: int, shown: str
 ) -> None:
     batch = Batch(TOGETHER)
-    raw = {"status": 1, "err": f"/dev/stdin:{line}:1-3: Error: syntax error\nbad\n^^^\n", "out": ""}
-    found = _results(batch, raw)
+    stderr = f"/dev/stdin:{line}:1-3: Error: syntax error\nbad\n^^^\n"
+    found = _results(batch, {"status": 1, "err": stderr, "out": ""})
     # Of a transaction that failed nothing was done, also of what stands before the failure.
     assert [result.status if result else None for result in found] == [
         1 if number == failed else None for number in range(3)
     ]
-    assert f"  input      {shown}\n" in str(_failure(batch, failed, Result(1, raw["err"])))
+    assert f"  input      {shown}\n" in str(_failure(batch, failed, Result(1, stderr)))
 
 
 @pytest.mark.kernel

@@ -108,7 +108,8 @@ def test_the_elements_of_a_host_put_its_block_together_from_two_bytes(size: int,
 @QUICK
 @given(st.integers(1, 64512), st.lists(st.integers(0, 20), min_size=1, max_size=5))
 def test_blocks_stay_the_same_when_hosts_are_added(size: int, steps: list[int]) -> None:
-    layout, known = lab(size, 0), {}
+    layout = lab(size, 0)
+    known: dict[IPv4Address, Block] = {}
     for number, hosts in enumerate(steps):
         layout = extend(layout, LabSpec(devices=devices(hosts, first=100 * number)))
         now = blocks_of(layout, size)
@@ -184,7 +185,8 @@ def test_hosts_that_were_there_get_blocks_when_the_nat_becomes_one_of_blocks() -
 
 def given_out(layout: Layout) -> Iterator[IPv4Address]:
     for node in layout.nodes():
-        yield from (address.ip for iface in node.ifaces for address in iface.addresses)
+        addresses = (address.ip for iface in node.ifaces for address in iface.addresses)
+        yield from (address for address in addresses if isinstance(address, IPv4Address))
     for policy in layout.policies.values():
         yield from policy.pool
 

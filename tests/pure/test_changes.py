@@ -52,8 +52,8 @@ def test_every_change_survives_json(spec: LabSpec, seed: int) -> None:
     layout = empty_layout()
     for change in (Add(spec), *additions(spec)):
         assert from_json(change) == change
-    for change, _, _ in walk(Add(spec).apply(layout), seed):
-        assert from_json(change) == change
+    for walked, _, _ in walk(Add(spec).apply(layout), seed):
+        assert from_json(walked) == walked
 
 
 @QUICK
@@ -242,7 +242,7 @@ def test_refused_is(case: str) -> None:
 
 
 def test_every_change_says_what_it_does() -> None:
-    changes = [
+    changes: list[Change] = [
         Add(LabSpec()),
         RemoveDevice("laptop"),
         RemoveRouter("home"),

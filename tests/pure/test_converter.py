@@ -10,7 +10,8 @@ from cattrs.errors import IterableValidationError
 
 from patchbay.config.converter import Unacceptable, collect, describe_value, make_converter, structure
 from patchbay.errors import Problem, SpecError
-from patchbay.model.lab import Nat, RouterSpec
+from patchbay.model.lab import RouterSpec
+from patchbay.model.nat import Nat
 
 
 @frozen

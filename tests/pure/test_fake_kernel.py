@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator
+from typing import Any
 
 import attrs
 import pytest
@@ -38,8 +39,9 @@ def changeable(value: object) -> Iterator[object]:
     if isinstance(value, TextTable):
         return
     inside: list[object] = []
-    if attrs.has(type(value)):
-        inside = [getattr(value, field.name) for field in attrs.fields(type(value))]
+    kind: type[Any] = type(value)
+    if attrs.has(kind):
+        inside = [getattr(value, field.name) for field in attrs.fields(kind)]
     elif isinstance(value, dict):
         inside = [*value.values()]
     elif not isinstance(value, list | set):

@@ -9,12 +9,15 @@ from patchbay.execute.apply import Outcome, Result
 from patchbay.execute.batches import Batch
 from patchbay.layout.allocate import empty_layout, extend
 from patchbay.model.lab import LabSpec
+from patchbay.model.names import NsName
 from patchbay.plan.change import between
 from patchbay.record.journal import Journal, Record, read_records, to_line
 from patchbay.record.trace import as_json
 from patchbay.tools.commands import Ip, Nft
 from tests.pure.journals import journal_of, outcomes
 from tests.pure.labs import QUICK, labs
+
+A = NsName("a")
 
 
 def made(node: str) -> Ip:
@@ -26,7 +29,7 @@ def gone(node: str) -> Ip:
 
 
 def link(ns: str, name: str, owner: str | None = None) -> Ip:
-    return Ip(ns, ("link", "set", "dev", name, "up"), "start", owner or ns)
+    return Ip(NsName(ns), ("link", "set", "dev", name, "up"), "start", owner or ns)
 
 
 def words(records: list[Record]) -> list[str]:
@@ -34,7 +37,7 @@ def words(records: list[Record]) -> list[str]:
 
 
 def test_each_command_is_a_record_of_its_own_with_the_batch_it_ran_in() -> None:
-    commands = (made("a"), link("a", "lo"), link("a", "wan"), Nft("a", "table inet x {\n}\n", "load", "a"))
+    commands = (made("a"), link("a", "lo"), link("a", "wan"), Nft(A, "table inet x {\n}\n", "load", "a"))
     records = journal_of(commands).records()
     assert [record.seq for record in records] == [1, 2, 3, 4]
     assert [record.batch for record in records] == [1, 2, 2, 3]

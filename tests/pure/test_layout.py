@@ -10,8 +10,9 @@ from hypothesis import assume, given
 
 from patchbay.layout.allocate import empty_layout, extend
 from patchbay.layout.layout import IfaceLayout, Layout, Network, RouterLayout
-from patchbay.model.lab import LabSpec, Nat
+from patchbay.model.lab import LabSpec
 from patchbay.model.names import KERNEL_IFNAMES
+from patchbay.model.nat import Nat
 from tests.pure.labs import QUICK, labs, one_by_one
 
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from patchbay.layout.allocate import empty_layout, extend
 from patchbay.layout.layout import IfaceLayout, Interface, Layout, NodeLayout, RouterLayout
-from patchbay.model.lab import LabSpec, Nat
+from patchbay.model.lab import LabSpec
+from patchbay.model.nat import Nat
 from patchbay.plan import change, view
 from patchbay.plan.change import between
 from patchbay.plan.plan import Plan
@@ -111,7 +112,7 @@ def pool_of(layout: Layout, node: NodeLayout) -> list[Interface]:
     return list(map(ip_interface, layout.policy(node).pool)) if isinstance(node, RouterLayout) else []
 
 
-def bridge_of(layout: Layout, node: NodeLayout, iface: IfaceLayout) -> str:
+def bridge_of(layout: Layout, node: NodeLayout, iface: IfaceLayout) -> str | None:
     """The bridge that an uplink's port is in: that of its link, of the downlink above, or the LAN."""
     if link := layout.wires.get(("link", node.name, iface.name)):
         return link.bridge

@@ -12,7 +12,7 @@ from patchbay.change.nodes import Add
 from patchbay.layout.allocate import extend
 from patchbay.layout.layout import Layout
 from patchbay.model.lab import DeviceSpec, IfaceSpec, LabSpec, RouterSpec
-from patchbay.model.nat import Nat, NatConfig
+from patchbay.model.nat import Nat, read_nat
 from patchbay.plan.change import between
 from patchbay.tools.commands import Nft, SetSysctl
 from tests.pure.fake_kernel import Kernel
@@ -212,7 +212,7 @@ def test_a_router_that_translates_nothing_for_want_of_ipv4_sets_no_timeout() -> 
 # And back
 
 ROUTER_WITH_POOL = LabSpec(
-    routers=(RouterSpec("cgn", nat=NatConfig(**ALL_PORTS)),),
+    routers=(RouterSpec("cgn", nat=read_nat(ALL_PORTS)),),
     devices=tuple(DeviceSpec(f"c{number}", {"eth0": IfaceSpec("cgn")}) for number in range(3)),
 )
 WITH_SMALL_MTU = evolve(ROUTER_WITH_POOL.routers[0], mtu=1400)
@@ -249,6 +249,9 @@ ADDITIONS: dict[str, tuple[Change, ...]] = {
 }
 
 
+EVERY_CHANGE: dict[str, tuple[Change, ...]] = {**CHANGES, **ADDITIONS}
+
+
 def comes_back(old: Layout, new: Layout) -> None:
     before = built(old)
     there, back = parts(between(old, new)), between(new, old, undoing=True)
@@ -265,9 +268,9 @@ def test_from_anywhere_one_may_change_back_from(case: str) -> None:
     comes_back(old, after(old, *then))
 
 
-@pytest.mark.parametrize("case", {**CHANGES, **ADDITIONS})
+@pytest.mark.parametrize("case", EVERY_CHANGE)
 def test_from_anywhere_can_be_undone(case: str) -> None:
-    first, *then = {**CHANGES, **ADDITIONS}[case]
+    first, *then = EVERY_CHANGE[case]
     old = after(LAB, first)
     comes_back(old, after(old, *then))
 

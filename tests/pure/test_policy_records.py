@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from patchbay.change.base import Change, Event
 from patchbay.layout.layout import Layout
-from patchbay.model.nat import NatConfig
+from patchbay.model.nat import NatConfig, read_nat
 from patchbay.record.state import snapshot
 from tests.pure.policies import (
     ALL_PORTS,
@@ -74,4 +74,4 @@ def test_the_state_names_presets_and_has_the_fields_of_anything_else() -> None:
     assert (state["r"]["nat"], state["r"]["firewall"]) == (CUSTOM, WALL)
     assert (state["below"]["nat"], state["below"]["firewall"]) == ("home", "none")
     # What a lab file may say, too.
-    assert after(LAB, nat(state["r"]["nat"])).policies[NS].nat == NatConfig(**CUSTOM)
+    assert after(LAB, nat(state["r"]["nat"])).policies[NS].nat == read_nat(CUSTOM)

@@ -100,7 +100,7 @@ def test_the_defaults_are_those_of_home() -> None:
 def test_a_nat_by_its_name_enum_table_or_object_is_the_same(preset: Nat) -> None:
     config = NAT_PRESETS[preset]
     for wished in (str(preset), preset, plain(config), config, NatConfig(**plain(config))):
-        assert structure(shared_converter(), wished, NAT) is preset
+        assert structure(shared_converter(), wished, NAT) is preset  # type: ignore[arg-type]
         assert structure(shared_converter(), {"name": "r", "nat": wished}, RouterSpec).nat is preset
     assert named(config) is preset and named(preset) is preset
 
@@ -109,7 +109,7 @@ def test_a_nat_by_its_name_enum_table_or_object_is_the_same(preset: Nat) -> None
 def test_a_firewall_by_its_name_enum_table_or_object_is_the_same(preset: Firewall) -> None:
     config = FIREWALL_PRESETS[preset]
     for wished in (str(preset), preset, plain(config), config, FirewallConfig(**plain(config))):
-        assert structure(shared_converter(), wished, FIREWALL) is preset
+        assert structure(shared_converter(), wished, FIREWALL) is preset  # type: ignore[arg-type]
         assert structure(shared_converter(), {"name": "r", "firewall": wished}, RouterSpec).firewall is preset
     assert firewall_named(config) is preset and firewall_named(preset) is preset
 

@@ -1,12 +1,13 @@
 """Router presets: each row of the table of BEHAVIOUR.md, in the layout that it leads to."""
 
-from ipaddress import ip_network
+from ipaddress import IPv4Network, ip_network
+from typing import Any
 
 import pytest
 from attrs import evolve, frozen
 
 from patchbay.layout.allocate import empty_layout, extend
-from patchbay.layout.layout import Layout, RouterLayout
+from patchbay.layout.layout import Layout, Network, RouterLayout
 from patchbay.model.firewall import Firewall, FirewallConfig
 from patchbay.model.lab import IpSupport, LabSpec, NatV6, RouterPreset, RouterSpec
 from patchbay.model.nat import Nat, NatConfig
@@ -22,7 +23,7 @@ class Row:
     nat: str
     firewall: str
     ip_support: str
-    below: tuple[object, ...]
+    below: tuple[Network, ...]
 
 
 HOME = Row("home", "block-inbound", "dual-stack", (PRIVATE, ULA))
@@ -50,13 +51,13 @@ def laid_out(router: RouterSpec) -> tuple[Layout, RouterLayout]:
     return layout, found
 
 
-def below(router: RouterSpec) -> tuple[object, ...]:
+def below(router: RouterSpec) -> tuple[Network, ...]:
     """The pools that the networks below a router are from."""
     return tuple(
         next(
             pool
             for pool in (PRIVATE, CARRIER, PUBLIC, ULA, PUBLIC_V6)
-            if network.version == pool.version and network.subnet_of(pool)
+            if network.version == pool.version and network.subnet_of(pool)  # type: ignore[arg-type]  # of one version
         )
         for network in laid_out(router)[1].networks
     )
@@ -94,7 +95,7 @@ def test_what_is_below_is_unknown_above_where_ipv4_is_translated_and_only_there(
 
 
 CUSTOM = NatConfig(port_allocation="random", hairpin=True)
-OVERRIDES = {
+OVERRIDES: dict[str, Any] = {
     "nat": Nat.FULL_CONE,
     "nat of its own kind": CUSTOM,
     "no nat": Nat.NONE,
@@ -134,7 +135,7 @@ def test_with_another_nat_the_addresses_below_stay_those_of_the_preset(preset: s
     ids=str,
 )
 def test_without_a_preset_the_addresses_below_follow_from_the_nat(
-    nat: Nat | NatConfig | None, pools: tuple[object, ...]
+    nat: Nat | NatConfig | None, pools: tuple[Network, ...]
 ) -> None:
     assert below(RouterSpec("r", nat=nat)) == pools[:1]
     assert below(RouterSpec("r", nat=nat, ip_support=IpSupport.DUAL_STACK)) == pools
@@ -145,7 +146,7 @@ def test_a_carriers_networks_are_one_after_another_and_may_be_used_behind_each_c
     layout = extend(empty_layout(), LabSpec(routers=carriers))
     found = [layout.forwarders[f"router:{carrier.name}"].networks[0] for carrier in carriers]
     assert list(map(str, found)) == ["100.64.0.0/18", "100.64.64.0/18", "100.64.128.0/18"]
-    wished = tuple(evolve(carrier, downstream_cidr=ip_network("100.64.0.0/10")) for carrier in carriers)
+    wished = tuple(evolve(carrier, downstream_cidr=IPv4Network("100.64.0.0/10")) for carrier in carriers)
     layout = extend(empty_layout(), LabSpec(routers=wished))
     assert {layout.forwarders[f"router:{each.name}"].networks[0] for each in wished} == {CARRIER}
 

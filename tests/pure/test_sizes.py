@@ -2,6 +2,7 @@
 
 from collections import Counter
 from ipaddress import IPv4Network, IPv6Network
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -11,11 +12,13 @@ from patchbay.layout import pools
 from patchbay.layout.allocate import empty_layout, extend
 from patchbay.layout.layout import Layout
 from patchbay.layout.pools import Pool, host_in
-from patchbay.model.lab import DeviceSpec, IfaceSpec, LabSpec, Nat, RegionSpec, RouterPreset, RouterSpec
+from patchbay.model.lab import DeviceSpec, IfaceSpec, LabSpec, RegionSpec, RouterPreset, RouterSpec
+from patchbay.model.nat import Nat
 from patchbay.plan.change import between
+from tests.pure.labs import router_of
 
 
-def routers(number: int, **traits: object) -> tuple[RouterSpec, ...]:
+def routers(number: int, **traits: Any) -> tuple[RouterSpec, ...]:
     return tuple(RouterSpec(f"r{n}", **traits) for n in range(number))
 
 
@@ -129,7 +132,7 @@ def test_a_pool_gives_out_its_blocks_one_after_another() -> None:
 
 ALL = [pools.PUBLIC, pools.REGION, pools.PRIVATE, pools.V6_PUBLIC, pools.ULA, pools.V6_REGION]
 # Set aside for documentation and benchmarks (RFC 5737, 3849, 2544, 5180), or private (RFC 1918, 4193).
-HARMLESS = [
+HARMLESS: list[IPv4Network | IPv6Network] = [
     *map(IPv4Network, ("203.0.113.0/24", "198.18.0.0/15", "10.0.0.0/8")),
     *map(IPv6Network, ("2001:db8::/32", "2001:2::/48", "fc00::/7")),
 ]
@@ -138,7 +141,7 @@ HARMLESS = [
 @pytest.mark.parametrize("pool", ALL, ids=lambda pool: pool.name)
 def test_no_address_of_the_real_internet_is_in_the_pool(pool: Pool) -> None:
     for block, _ in pool.blocks:
-        assert any(block.version == net.version and block.subnet_of(net) for net in HARMLESS)
+        assert any(block.version == net.version and block.subnet_of(net) for net in HARMLESS)  # type: ignore[arg-type]
 
 
 def test_no_pool_overlaps_another() -> None:
@@ -151,7 +154,7 @@ def test_no_pool_overlaps_another() -> None:
 
 def test_the_exchange_has_the_first_network_of_the_public_ipv6_pool_for_itself() -> None:
     first = built(LabSpec(routers=routers(1, preset=RouterPreset.PUBLIC)))
-    assert first.router("r0").networks[1] == IPv6Network("2001:db8:1::/48")
+    assert router_of(first, "r0").networks[1] == IPv6Network("2001:db8:1::/48")
 
 
 @pytest.mark.parametrize(
@@ -160,7 +163,9 @@ def test_the_exchange_has_the_first_network_of_the_public_ipv6_pool_for_itself()
     ids=["IPv4, less the broadcast address", "IPv6"],
 )
 def test_the_last_host_of_a_network_in(network: IPv4Network | IPv6Network, last: int) -> None:
-    assert host_in(network, last).ip == network[last]
+    found = host_in(network, last)
+    assert found
+    assert found.ip == network[last]
     assert host_in(network, last + 1) is None
 
 

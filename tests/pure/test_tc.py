@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from patchbay.model.link import Impairment
+from patchbay.model.names import IfName
 from patchbay.tools.tc import Netem, Tbf, differences, netem_replace, root_del, tbf_replace
 from tests.pure.qdiscs import DEV, DIRECTIONS, EVERYTHING, command_lines, recorded, wanted_of
 
@@ -165,9 +166,10 @@ def test_of_several_interfaces_each_is_compared_with_its_own() -> None:
     late = copy.deepcopy(recorded()["latency alone"]["shown"])
     for qdisc in late:
         qdisc["dev"] = "wire2-near"
-    wanted = {DEV: wanted_of(EVERYTHING), "wire2-near": wanted_of(Impairment(latency_ms=25))}
+    other = IfName("wire2-near")
+    wanted = {DEV: wanted_of(EVERYTHING), other: wanted_of(Impairment(latency_ms=25))}
     assert differences(wanted, json.dumps(shown + late)) == []
-    swapped = {DEV: wanted["wire2-near"], "wire2-near": wanted[DEV]}
+    swapped = {DEV: wanted[other], other: wanted[DEV]}
     assert {line.partition(":")[0] for line in differences(swapped, json.dumps(shown + late))} == {
         "wire1-near",
         "wire2-near",

@@ -3,6 +3,7 @@
 import subprocess
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import pytest
 from attrs import evolve
@@ -19,7 +20,7 @@ from patchbay.model.names import NsName
 from patchbay.plan.change import between
 from patchbay.record.history import layout_after, to_line
 from patchbay.record.trace import as_script, of_node
-from patchbay.tools.commands import Ip, Nft, SetSysctl, WriteFile, by_hand, describe, heading
+from patchbay.tools.commands import Command, Ip, Nft, SetSysctl, WriteFile, by_hand, describe, heading
 from tests.pure.goldens import FOLDER
 from tests.pure.journals import journal_of
 from tests.pure.labs import QUICK, labs, layout_of
@@ -66,7 +67,7 @@ def test_commands_for_one_purpose_stand_below_one_heading() -> None:
     [({"status": 1}, "exited 1"), ({"status": None}, "not run"), ({"undone": True}, "undone")],
     ids=["failed", "not run", "undone"],
 )
-def test_what_does_not_stand_is_a_comment(changed: dict[str, object], comment: str) -> None:
+def test_what_does_not_stand_is_a_comment(changed: dict[str, Any], comment: str) -> None:
     rules = Nft(NsName("a"), "table inet x {\n\tchain y {\n\t}\n}\n", "load rules", NsName("a"))
     (record,) = journal_of([rules]).records()
     script = as_script([evolve(record, **changed)], "lab")
@@ -127,7 +128,7 @@ def test_the_labs_own_names_are_bound_over_etc_and_a_nodes_are_not() -> None:
     assert "cat > /run/patchbay/lo/hosts <<'EOF'" in script
 
 
-BY_HAND = {
+BY_HAND: dict[str, tuple[Command, str]] = {
     "a command of the lab's own namespace": (
         Ip(None, ("netns", "add", "a"), "", NsName("a")),
         "ip netns add a",
@@ -168,7 +169,7 @@ def test_each_kind_of_command_says_how_it_was_really_done() -> None:
 
 def test_of_a_node_there_is_what_is_done_for_it_or_in_it() -> None:
     a, b = NsName("a"), NsName("b")
-    items = [
+    items: list[Command] = [
         Ip(None, ("netns", "add", "a"), "make a", a),
         Ip(a, ("link", "set", "dev", "port", "up"), "start", b),
         Ip(b, ("link", "set", "dev", "lo", "up"), "start", b),

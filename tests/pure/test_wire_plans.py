@@ -13,7 +13,17 @@ from patchbay.layout.allocate import empty_layout, extend
 from patchbay.layout.layout import Layout, WireKey
 from patchbay.layout.wires import with_broken, with_conditions
 from patchbay.model.lab import DeviceSpec, IfaceSpec, LabSpec, RouterSpec
-from patchbay.model.link import LINK_PRESETS, PERFECT, Condition, Emulator, Impairment, Trace, merged
+from patchbay.model.link import (
+    LINK_PRESETS,
+    PERFECT,
+    Condition,
+    Emulator,
+    Impairment,
+    LinkPreset,
+    Trace,
+    merged,
+)
+from patchbay.model.names import IfName
 from patchbay.plan import view
 from patchbay.plan.change import between
 from patchbay.plan.plan import Plan
@@ -147,7 +157,7 @@ def test_a_router_may_be_replaced_with_its_downlink_in_one_plan(emulator: Emulat
         evolve(
             extend(
                 empty_layout(),
-                LabSpec(routers=(RouterSpec("r", mtu=mtu, downlink=LINK_PRESETS["wifi-bad"]),)),
+                LabSpec(routers=(RouterSpec("r", mtu=mtu, downlink=LINK_PRESETS[LinkPreset.WIFI_BAD]),)),
             ),
             emulator=emulator,
         )
@@ -200,7 +210,7 @@ def test_every_qdisc_that_is_set_is_read_back_after_it_was(spec: LabSpec) -> Non
     checks = {
         (c.ns, dev): n for n, c in enumerate(commands) if isinstance(c, CheckQdiscs) for dev in c.wanted
     }
-    done = {(c.ns, c.args[3]): n for n, c in enumerate(commands) if isinstance(c, Tc)}
+    done = {(c.ns, IfName(c.args[3])): n for n, c in enumerate(commands) if isinstance(c, Tc) and c.ns}
     assert checks.keys() == done.keys()
     assert all(done[place] < checks[place] for place in done)
 

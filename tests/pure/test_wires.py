@@ -9,8 +9,17 @@ from hypothesis import strategies as st
 from patchbay.layout.allocate import empty_layout, extend
 from patchbay.layout.layout import Layout, WireKey
 from patchbay.layout.wires import condition_of, region_key, with_broken, with_conditions
-from patchbay.model.lab import DeviceSpec, IfaceSpec, LabSpec, RegionLinkSpec, RegionSpec, RouterSpec
+from patchbay.model.lab import (
+    DeviceSpec,
+    IfaceSpec,
+    LabSpec,
+    RegionLinkSpec,
+    RegionSpec,
+    RouterPreset,
+    RouterSpec,
+)
 from patchbay.model.link import PERFECT, Condition, Impairment, LinkCondition
+from patchbay.model.names import IfName, NsName
 from tests.pure.labs import QUICK, labs, layout_of, one_by_one
 
 LATE = Condition(Impairment(20), Impairment(20))
@@ -21,7 +30,7 @@ TWENTY = LinkCondition(latency_ms=20)
 LIKED = ["wire1", "wire1-near", "wire1-lan", "wire2-far", "wire3-below", "below", "to-eu", "wire4"]
 
 
-def names(layout: Layout) -> list[tuple[str, str]]:
+def names(layout: Layout) -> list[tuple[NsName, IfName]]:
     """Every interface of a layout, with its namespace."""
     found = [(node.ns, iface.name) for node in layout.nodes() for iface in node.ifaces]
     found += [(iface.router_ns, iface.port) for node in layout.nodes() for iface in node.ifaces]
@@ -48,7 +57,7 @@ def crowded(*, conditioned_first: bool) -> Layout:
         ),
     )
     devices = LabSpec(devices=tuple(DeviceSpec(name, {"eth0": IfaceSpec("r")}) for name in LIKED))
-    links = {
+    links: dict[WireKey, Condition] = {
         ("downlink", "r"): LATE,
         ("regions", "eu", "us"): LATE,
         **{("link", name, "eth0"): LOSSY for name in LIKED},
@@ -203,7 +212,8 @@ def test_linked_regions_know_the_way_to_each_other_and_to_what_is_behind() -> No
 def test_a_router_that_comes_later_is_behind_the_link_too() -> None:
     before = layout_of(LINKED)
     after = extend(
-        before, LabSpec(routers=(RouterSpec("boston", region="us"), RouterSpec("b", "home", "boston")))
+        before,
+        LabSpec(routers=(RouterSpec("boston", region="us"), RouterSpec("b", RouterPreset.HOME, "boston"))),
     )
     boston = after.router("boston")
     assert boston

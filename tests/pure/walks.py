@@ -105,7 +105,10 @@ def _downlink(rng: Random, layout: Layout) -> Change | None:
 
 def _regions(rng: Random, layout: Layout) -> Change | None:
     names = _named(layout, RouterKind.REGION)
-    return LinkRegions(*rng.sample(names, 2), random_condition(rng)) if len(names) > 1 else None
+    if len(names) < 2:
+        return None
+    a, b = rng.sample(names, 2)
+    return LinkRegions(a, b, random_condition(rng))
 
 
 def _linked(rng: Random, layout: Layout) -> list[str] | None:
@@ -134,7 +137,11 @@ def _policy(rng: Random, layout: Layout) -> Change | None:
 def _name(rng: Random, layout: Layout) -> Change | None:
     node = rng.choice([None, "ix", *layout.devices, *_routers(layout)])
     address = rng.choice(ADDRESSES)
-    return rng.choice([SetName(f"name{rng.randint(0, 3)}.lab", address, node), SetNameserver(address, node)])
+    changes: tuple[Change, ...] = (
+        SetName(f"name{rng.randint(0, 3)}.lab", address, node),
+        SetNameserver(address, node),
+    )
+    return rng.choice(changes)
 
 
 KINDS: tuple[Maker, ...] = (

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import TypeGuard
 
 from patchbay.errors import SpecError
 from patchbay.sim.spec.load import load_sim
@@ -69,7 +70,7 @@ def problems_of(folder: Path, steps: str, **parts: str) -> list[str]:
     return []
 
 
-def has_begun(happening: RunEvent, step: str) -> bool:
+def has_begun(happening: RunEvent, step: str) -> TypeGuard[StepBegan]:
     return isinstance(happening, StepBegan) and happening.step.planned.path == step
 
 

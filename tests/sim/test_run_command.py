@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,7 +68,7 @@ def test_on_a_terminal_the_steps_come_and_go(tmp_path: Path) -> None:
     words = json.dumps(["sh", "-c", until_there_is(seen)])
     write_sim(tmp_path, TRUE + f'[[step]]\ndevice = "server"\ncmd = {words}\n', name="it")
     ours, theirs = pty.openpty()
-    ends = dict.fromkeys(("stdin", "stdout", "stderr"), theirs)
+    ends: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), theirs)
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
     process = popen([*RUN, "it.toml"], cwd=tmp_path, env=environment, **ends)
     os.close(theirs)

@@ -139,9 +139,10 @@ async def test_where_nobody_answers_the_network_is_blocked() -> None:
         unknown = await classify_nat(net.device, ("no.such.name", 3478))
         assert unknown.blocked
         assert "no address for no.such.name" in unknown.notes[0]
-        for wrong in ({"protocol": "sctp"}, {"servers": []}):
+        wrongs: tuple[dict[str, Any], ...] = ({"protocol": "sctp"}, {"servers": []})
+        for wrong in wrongs:
             with pytest.raises(ValueError, match=r"accepted: 'udp', 'tcp'|no server"):
-                await classify_nat(net.device, **{"servers": net.servers, **wrong})  # type: ignore[arg-type]
+                await classify_nat(net.device, **{"servers": net.servers, **wrong})
 
 
 async def test_silence_of_a_server_that_could_not_answer_is_no_filtering() -> None:
@@ -208,7 +209,7 @@ async def test_another_server_tells_the_same() -> None:
     config = NatConfig(EI, AD, hairpin=True, udp_timeout=2)
     async with network(nat=config) as net:
         other = await net.lab.add_router("other", preset="datacenter")
-        uplinks = {"eth0": "dc", "eth1": other}
+        uplinks: dict[str, patchbay.Router | str] = {"eth0": "dc", "eth1": other}
         server = await net.lab.add_device("coturn", ifaces=uplinks, default_via="eth0")
         addresses = [str(iface.ip) for iface in server.ifaces]
         argv = ["turnserver", "-n", "-S", "--no-tls", "--no-dtls", "--log-file", "stdout"]

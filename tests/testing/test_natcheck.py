@@ -62,7 +62,7 @@ async def test_where_no_server_answers_the_way_out_is_told() -> None:
 async def test_the_host_is_checked_by_default() -> None:
     ports = free_ports()
     addresses = [(None, "127.0.0.1"), (None, "127.0.0.2")]
-    async with serve_stun(*addresses, ports=ports):  # type: ignore[arg-type]
+    async with serve_stun(*addresses, ports=ports):
         done = await natcheck("--server", f"127.0.0.1:{ports[0]}", "--protocol", "both")
     assert (done.returncode, done.stderr) == (0, "")
     rows = {line.split("  ")[0]: line for line in done.stdout.splitlines()}

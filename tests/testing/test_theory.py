@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 from attrs import evolve
@@ -36,7 +37,8 @@ def test_what_is_no_nat_and_what_lets_everybody_in_connects_to_all(
 
 @given(st.sampled_from(ALL), st.sampled_from(ALL), st.sampled_from(["mapping", "filtering"]))
 def test_to_open_a_nat_up_costs_no_connection(a: NatConfig, b: NatConfig, field: str) -> None:
-    assert connects(evolve(a, **{field: EI}), b) or not connects(a, b)
+    opened: Any = {field: EI}
+    assert connects(evolve(a, **opened), b) or not connects(a, b)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +137,9 @@ def test_a_nat_may_be_said_in_all_the_ways_in_which_a_router_is_given_one() -> N
     fields = {"mapping": "endpoint-independent", "filtering": "endpoint-independent"}
     assert connects("home", "home")
     assert connects({**fields, "hairpin": True}, "corporate")
-    assert predict("cgnat") == predict(Nat.CGNAT) == predict(Nat.CGNAT.config)
+    config = Nat.CGNAT.config
+    assert config
+    assert predict("cgnat") == predict(Nat.CGNAT) == predict(config)
 
 
 @pytest.mark.parametrize("wrong", ["hoem", None, 1, {"maping": "address-dependent"}, {"mapping": "eim"}])

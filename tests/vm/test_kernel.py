@@ -86,6 +86,7 @@ def test_the_command_line_streams_and_ends_with_the_commands_status(kernel: Path
     argv = [sys.executable, "-m", "patchbay_vm.uml", "--share", str(tmp_path), "--"]
     script = f"echo first; until [ -e {tmp_path}/heard ]; do :; done; kill -KILL $$"
     process = popen([*argv, "sh", "-c", script], stdout=subprocess.PIPE, text=True)
+    assert process.stdout
     assert process.stdout.readline() == "first\n"
     (tmp_path / "heard").touch()
     assert process.wait() == 128 + 9
@@ -176,6 +177,7 @@ def test_what_the_command_left_running_ends_with_it(own_kernel: Path) -> None:
 def test_a_guest_does_not_outlive_its_runner(own_kernel: Path, number: Signals) -> None:
     argv = [sys.executable, "-m", "patchbay_vm.uml", "--kernel", str(own_kernel), "--", "sh", "-c"]
     runner = popen([*argv, "echo up; while :; do :; done"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert runner.stdout
     assert runner.stdout.readline() == b"up\n"
     assert processes_of(own_kernel)
     runner.send_signal(number)
