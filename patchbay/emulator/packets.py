@@ -47,6 +47,8 @@ _MESSAGES = socket.CMSG_SPACE(_AUXDATA.size) + socket.CMSG_SPACE(_TIME.size)
 _BEFORE, _ETHERNET, _TAG = 76, 14, 4
 _LARGEST = 1 << 16
 _RECEIVE_BUFFER = 8 << 20
+# For one frame of any size; a process has one thread that reads.
+_BUFFER = memoryview(bytearray(VNET + _LARGEST + _ETHERNET + _TAG))
 _RING_AT_ONCE = 64
 # More than can wait there, so that a read takes all of it.
 _QUEUE_AT_ONCE = 1000
@@ -128,7 +130,6 @@ class PacketQueue(_PacketSocket):
         self.many: set[bool] = set()
         self.kinds = {False, True}
         self._holds = holds
-        self._buffer = memoryview(bytearray(VNET + _LARGEST + _ETHERNET + _TAG))
         self._back: list[Frame] = []
         self._waited = {False: 0, True: 0}
         self._number = 0
@@ -165,11 +166,11 @@ class PacketQueue(_PacketSocket):
 
     def _receive(self) -> Frame:
         while True:
-            size, messages, _, _ = self.sock.recvmsg_into([self._buffer], _MESSAGES)
+            size, messages, _, _ = self.sock.recvmsg_into([_BUFFER], _MESSAGES)
             large = size - VNET > self._holds
             self._waited[large] += size + _FOR_ONE
             if large in self.kinds:
-                return _with_messages(bytes(self._buffer[:size]), messages)
+                return _with_messages(bytes(_BUFFER[:size]), messages)
 
     def put_back(self, frames: list[Frame]) -> None:
         """Have these read again, before all others."""

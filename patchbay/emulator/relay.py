@@ -27,11 +27,11 @@ from patchbay.emulator.frames import VNET
 from patchbay.emulator.line import Line
 from patchbay.emulator.packets import Frame
 from patchbay.emulator.system import Cable, Waiter, keep_memory, wall_ahead
-from patchbay.emulator.tap import Tap, Watch
+from patchbay.emulator.tap import Tap, Watch, make_room
 from patchbay.sandbox.inside import wire
 from patchbay.sandbox.inside.service import Control, UsageError, serve, serve_many
 
-__all__ = ["Relays", "main", "main_of_many"]
+__all__ = ["Relays", "main", "main_of_many", "relays_of_one"]
 
 # So much is admitted before anything is sent, and so often one link has its turn without a look at others.
 _ROUNDS = 8
@@ -191,11 +191,14 @@ class Relays:
         # When each has something to do: 0 for at once, None for nothing.
         self._due: dict[Relay, float | None] = {}
 
-    def add(self, argv: list[str], control: Control | None, ended: Callable[[], None]) -> None:
+    def add(
+        self, argv: list[str], control: Control | None, ended: Callable[[], None], *, alone: bool
+    ) -> None:
         """Relay on one more link, until its conversation ends; without one, until an interface is deleted.
 
-        Its interfaces are those of the network namespace in which this is called. Raises `UsageError` for
-        wrong arguments, and `OSError`.
+        Its interfaces are those of the network namespace in which this is called. A link that is `alone` in
+        its process has room for bursts from the beginning. Raises `UsageError` for wrong arguments, and
+        `OSError`.
         """
         fds: list[int] = []
 
@@ -236,6 +239,8 @@ class Relays:
         relay = Relay(argv, control, watch_tap)
         for tap in (relay.far, relay.near):
             watch_tap(tap, tap.fd)
+        if alone:
+            make_room((relay.far, relay.near))
         watch(relay.cable.sock.fileno(), at_cable)
         if control is not None:
             watch(control.fileno(), at_control)
@@ -283,15 +288,16 @@ class Relays:
         return first and max(first - time.monotonic_ns(), 0)
 
 
-def _of_one(argv: list[str], control: Control | None) -> Relays:
+def relays_of_one(argv: list[str], control: Control | None, *, alone: bool = True) -> Relays:
+    """A process's relays, with one link."""
     relays = Relays()
-    relays.add(argv, control, lambda: None)
+    relays.add(argv, control, lambda: None, alone=alone)
     return relays
 
 
 def main(argv: list[str], control: socket.socket | None) -> None:
     """Relay until `control` ends; without it, from the background, until an interface is deleted."""
-    serve("relay", _of_one, argv, control)
+    serve("relay", relays_of_one, argv, control)
 
 
 def main_of_many(channel: socket.socket) -> None:

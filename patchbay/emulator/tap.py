@@ -1,8 +1,9 @@
 """One end of a link: sees what arrives at an interface, and sends.
 
-Most interfaces carry little, so a plain socket hears all of it, small frames and large ones (GSO, more than
-the MTU). Once many of one kind wait there at once, a thread makes a ring for that kind, which takes over
-from the socket: it holds 1300 small frames in 2 MiB, or 63 large ones in 4 MiB.
+A plain socket hears all that arrives, small frames and large ones (GSO, more than the MTU). Once many of one
+kind wait there at once, a thread makes a ring for that kind, which takes over from the socket: it holds 1300
+small frames in 2 MiB, or 63 large ones in 4 MiB. Where there are few links, the ring for small frames is
+there from the beginning (`make_room`), so that no burst is the first that needs it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import os
 import queue
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from operator import itemgetter
 
@@ -21,7 +22,7 @@ from patchbay.emulator.packets import Frame, PacketQueue, PacketRing, Source, mt
 from patchbay.emulator.system import Step
 from patchbay.sandbox.inside import kernel
 
-__all__ = ["Tap", "Watch"]
+__all__ = ["Tap", "Watch", "make_room"]
 
 # include/uapi/linux/sockios.h: a descriptor of the network namespace of a socket
 SIOCGSKNS = 0x894C
@@ -125,9 +126,16 @@ class Tap:
     def _grow(self) -> None:
         """Begin to make a ring for each kind of which there is much; use those that are made."""
         for large in self._queue.many - self._begun:
-            self._begun.add(large)
-            network = fcntl.ioctl(self._fd, SIOCGSKNS)
-            _beside(partial(self._make_ring, large, network))
+            _beside(self.begin_ring(large))
+        self.use_rings()
+
+    def begin_ring(self, large: bool) -> Callable[[], None]:
+        """Return what makes a ring, in any thread."""
+        self._begun.add(large)
+        return partial(self._make_ring, large, fcntl.ioctl(self._fd, SIOCGSKNS))
+
+    def use_rings(self) -> None:
+        """Let the rings that were made take over."""
         while self._made:
             self._take_over(*self._made.popitem())
 
@@ -156,6 +164,17 @@ class Tap:
         self._rings[large] = ring
         self._watch(self, ring.sock.fileno())
         self._choose_sources()
+
+
+def make_room(taps: Sequence[Tap]) -> None:
+    """Make the rings for small frames, side by side, because each waits for a grace period of RCU."""
+    threads = [threading.Thread(target=tap.begin_ring(False)) for tap in taps]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for tap in taps:
+        tap.use_rings()
 
 
 _jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()

@@ -1,7 +1,8 @@
 """Runs a relay as the agent does, in a child with a conversation, and passes JSON lines on both ways.
 
-`python driver.py ARGUMENTS...`: the first line out is the child's pid, then its first message; each
-line in is a request. At the end of its input it ends the conversation, and tells how the child ended.
+`python driver.py alone|shared ARGUMENTS...`: as where there are few links, or many. The first line out is the
+child's pid, then its first message; each line in is a request. At the end of its input it ends the
+conversation, and tells how the child ended.
 """
 
 from __future__ import annotations
@@ -9,15 +10,17 @@ from __future__ import annotations
 import json
 import os
 import sys
+from functools import partial
 
-from patchbay.emulator.relay import main
+from patchbay.emulator.relay import relays_of_one
 from patchbay.sandbox.inside import wire
+from patchbay.sandbox.inside.service import serve
 
 ours, theirs = wire.pair()
 child = os.fork()
 if child == 0:
     ours.close()
-    main(sys.argv[1:], theirs)
+    serve("relay", partial(relays_of_one, alone=sys.argv[1] == "alone"), sys.argv[2:], theirs)
     os._exit(0)
 theirs.close()
 print(json.dumps(child), flush=True)

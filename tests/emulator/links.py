@@ -18,6 +18,7 @@ from tests.patience import DEADLINE, await_until
 
 ROOT = Path(patchbay.__path__[0]).parent
 DEV, ROUTER = "10.0.0.2", "10.0.0.1"
+RINGS = ("at once", "later", "none")
 ENDS = ["--far", "far", "--near", "near", "--seed", "1"]
 
 _TOPOLOGY = """
@@ -119,12 +120,16 @@ class Link:
         await self.run("mid", *argv, env={"PYTHONPATH": str(ROOT)})
 
     @contextlib.asynccontextmanager
-    async def relay(self, *conditions: str) -> AsyncIterator[Control]:
+    async def relay(self, *conditions: str, rings: str = "at once") -> AsyncIterator[Control]:
+        """A relay whose ends have rings at once, as where there are few links, `later`, or none at first."""
+        how = "alone" if rings == "at once" else "shared"
         driver = str(Path(__file__).parent / "driver.py")
-        async with self.background("mid", sys.executable, driver, *ENDS, *conditions) as process:
+        async with self.background("mid", sys.executable, driver, how, *ENDS, *conditions) as process:
             control = Control(process)
             control.pid = await control.next()
             assert await control.next() == {"up": True}
+            if rings == "later":
+                await crowd(self, control)
             yield control
 
     async def ping(self, count: int = 1, *options: str, check: bool = True) -> list[float]:

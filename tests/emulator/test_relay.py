@@ -12,12 +12,12 @@ import trio
 
 from tests.emulator.links import (
     ENDS,
+    RINGS,
     ROOT,
     ROUTER,
     SEND_UDP,
     Control,
     Link,
-    crowd,
     expect_ping,
     open_link,
 )
@@ -93,7 +93,7 @@ async def test_a_relay_that_cannot_start_tells_why() -> None:
     async with open_link() as link:
         await link.run("mid", "ip", "link", "del", "near")
         driver = str(ROOT / "tests" / "emulator" / "driver.py")
-        async with link.background("mid", sys.executable, driver, *ENDS) as process:
+        async with link.background("mid", sys.executable, driver, "alone", *ENDS) as process:
             control = Control(process)
             await control.next()
             assert await control.next() == {"errno": 19, "error": "No such device: near"}
@@ -126,15 +126,13 @@ async def test_a_rate_is_kept() -> None:
             assert (up["sent"], up["dropped"]) == (501 * len(ping.values), 0)
 
 
-@pytest.mark.parametrize("crowded", [False, True], ids=["queue", "ring"])
+@pytest.mark.parametrize("rings", RINGS)
 @pytest.mark.parametrize(("ns", "ifname"), [("mid", "far"), ("mid", "near"), ("dev", "eth0")])
 async def test_a_cut_cable_loses_what_is_on_it_and_works_again_when_it_is_mended(
-    ns: str, ifname: str, crowded: bool
+    ns: str, ifname: str, rings: str
 ) -> None:
     async with open_link(capped=True) as link:
-        async with link.relay("--down", "latency_ms=1") as control:
-            if crowded:
-                await crowd(link, control)
+        async with link.relay("--down", "latency_ms=1", rings=rings) as control:
             late = ["--up", "latency_ms=3600000", "--down", "latency_ms=1"]
             await control.ask({"set": [*ENDS, *late]})
 

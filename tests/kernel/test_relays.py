@@ -88,8 +88,9 @@ async def served(lab: Lab) -> list[tuple[int, set[str]]]:
     # net/packet/af_packet.c, packet_seq_show: the fifth word is the interface, the last one the inode.
     sockets = (await lab.router("r").run(["cat", "/proc/net/packet"], capture_stdout=True)).stdout.decode()
     rows = [line.split() for line in sockets.splitlines()[1:]]
-    where = {f"socket:[{row[-1]}]": names[row[4]] for row in rows if names[row[4]].startswith("d-")}
-    found = [(pid, {where[file] for file in files_of(pid) if file in where}) for pid in relays_of(lab)]
+    ports = {f"socket:[{row[-1]}]": names.get(row[4], "") for row in rows}
+    found = [(pid, {ports.get(file, "") for file in files_of(pid)}) for pid in relays_of(lab)]
+    found = [(pid, {name for name in names if name.startswith("d-")}) for pid, names in found]
     return sorted(found, key=lambda each: len(each[1]), reverse=True)
 
 

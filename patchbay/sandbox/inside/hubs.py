@@ -38,7 +38,8 @@ class Hubs:
         """Have a service run in one of the processes. The conversation is the service's from here on."""
         hub = self._with_room(request["module"])
         hub.serves += 1
-        message = {"ns": request["ns"], "args": request["args"]}
+        few = len(self._hubs[request["module"]]) <= _SPREAD
+        message = {"ns": request["ns"], "args": request["args"], "alone": few and hub.serves == 1}
         wire.send(hub.sock, message, (conversation.sock.fileno(),))
         conversation.hand_over()
 

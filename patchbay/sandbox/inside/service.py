@@ -39,10 +39,11 @@ class Server(Protocol):
 class Hub(Protocol):
     """The services of one process, each with its own conversation and in its own network namespace."""
 
-    def add(self, argv: list[str], control: Control, ended: Callable[[], None]) -> None:
+    def add(self, argv: list[str], control: Control, ended: Callable[[], None], *, alone: bool) -> None:
         """Serve one more, in the namespace of the moment; call `ended` when its conversation has ended.
 
-        Raises `UsageError` and `OSError`.
+        It is `alone` if it has the process for itself as long as there are few services. Raises `UsageError`
+        and `OSError`.
         """
 
     def tell_all(self, message: wire.Message) -> None:
@@ -124,7 +125,8 @@ def serve(name: str, make: Make, argv: list[str], sock: socket.socket | None) ->
 def serve_many(name: str, hub: Hub, channel: socket.socket) -> None:
     """Let a hub serve what comes by `channel`, and report what it dies of.
 
-    A message has the namespace and the arguments of one service, and brings the conversation about it. When
+    A message has the namespace and the arguments of one service, says whether it is alone in its
+    process, and brings the conversation about it. When
     one has ended the channel tells so; when the channel has ended there will be no more.
     """
     _call_myself(name)
@@ -140,7 +142,7 @@ def serve_many(name: str, hub: Hub, channel: socket.socket) -> None:
         control = Control(socket.socket(fileno=fds[0]))
         try:
             enter_network(message["ns"])
-            hub.add(message["args"], control, ended)
+            hub.add(message["args"], control, ended, alone=message["alone"])
         except (UsageError, OSError) as error:
             control.tell(_failure(error))
             ended()
