@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, assert_never
 
 import trio
 from attrs import frozen
@@ -24,8 +24,11 @@ from patchbay.tools.commands import (
     EndService,
     Ip,
     Nft,
+    RemoveFile,
+    SetSysctl,
     StartService,
     Tc,
+    WriteFile,
     by_hand,
     in_namespace,
 )
@@ -167,10 +170,13 @@ class _Run:
         assert self._services is not None
         result = Result(0)
         try:
-            if isinstance(command, StartService):
-                await self._services.put(command.service)
-            elif isinstance(command, EndService):
-                self._services.end(command.service)
+            match command:
+                case StartService():
+                    await self._services.put(command.service)
+                case EndService():
+                    self._services.end(command.service)
+                case _:
+                    raise TypeError(f"not about a service: {command}")
         except LabDiedError as error:
             self.failed = error
             return
@@ -211,26 +217,33 @@ class _Run:
 def _results(batch: Batch, raw: dict[str, Any]) -> tuple[Result | None, ...]:
     """The result of each command of a batch, from that of the whole."""
     status, stderr, count = raw["status"], raw["err"], len(batch.commands)
-    first = batch.commands[0]
-    if status == 0 and isinstance(first, CheckQdiscs):
-        wrong = tc.differences(first.wanted, raw["out"])
-        return (Result(1, "\n".join(wrong)) if wrong else Result(0),)
-    if status == 0:
-        return (Result(0),) * count
-    if isinstance(first, CheckQdiscs):
-        return (Result(status, stderr),)
-    if isinstance(first, Nft):
-        # Of a transaction nothing was done.
-        failed, _, _ = _failed_rule(batch, stderr)
-        return (*(None,) * failed, Result(status, stderr), *(None,) * (count - failed - 1))
-    if not isinstance(first, Ip | Tc):
-        failed = int(raw["out"])
-        return _up_to(failed, Result(status, stderr), count)
+    match batch.commands[0]:
+        case CheckQdiscs() as check:
+            wrong = [] if status else tc.differences(check.wanted, raw["out"])
+            return (Result(1, "\n".join(wrong)) if wrong else Result(status, stderr),)
+        case _ if status == 0:
+            return (Result(0),) * count
+        case Nft():
+            # Of a transaction nothing was done.
+            failed, _, _ = _failed_rule(batch, stderr)
+            return (*(None,) * failed, Result(status, stderr), *(None,) * (count - failed - 1))
+        case Ip() | Tc():
+            return _of_lines(batch, status, stderr)
+        case SetSysctl() | WriteFile() | RemoveFile():
+            return _up_to(int(raw["out"]), Result(status, stderr), count)
+        case StartService() | EndService():
+            raise TypeError("services are not in a batch")
+        case first:
+            assert_never(first)
+
+
+def _of_lines(batch: Batch, status: int, stderr: str) -> tuple[Result | None, ...]:
+    """The results of a batch of lines that failed."""
     if batch.forgiving:
         return _tried(batch, status, stderr)
-    if match := re.search(r"Command failed \S+:(\d+)", stderr):
-        return _up_to(int(match[1]) - 1, Result(status, stderr), count)
-    return _up_to(_stopped_at(batch, stderr, 0), Result(status, stderr), count)
+    match = re.search(r"Command failed \S+:(\d+)", stderr)
+    failed = int(match[1]) - 1 if match else _stopped_at(batch, stderr, 0)
+    return _up_to(failed, Result(status, stderr), len(batch.commands))
 
 
 def _up_to(failed: int, result: Result, count: int) -> tuple[Result | None, ...]:

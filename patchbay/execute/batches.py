@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, assert_never
 
 from attrs import frozen
 
@@ -85,29 +85,27 @@ def _fits(group: Sequence[Command], command: Command) -> bool:
 
 def step(batch: Batch) -> list[Any]:
     """The batch as the agent reads it."""
-    first = batch.commands[0]
-    if isinstance(first, Ip) and batch.only_adds and len(text := _lines(batch)) <= LONGEST:
-        return ["keep", text]
-    if isinstance(first, Ip | Tc):
-        argv = [first.tool, *(["-force"] if batch.forgiving else []), "-batch", "-"]
-        return [
-            "try" if batch.forgiving else "exec",
-            first.ns,
-            argv,
-            _lines(batch),
-        ]
-    if isinstance(first, CheckQdiscs):
-        return ["exec", first.ns, list(first.argv), ""]
-    if isinstance(first, Nft):
-        return ["exec", first.ns, list(first.argv), _ruleset(batch)]
-    if isinstance(first, SetSysctl):
-        return [
-            "sysctl",
-            [[c.ns, c.name, c.value, c.optional] for c in batch.commands if isinstance(c, SetSysctl)],
-        ]
-    if isinstance(first, RemoveFile):
-        return ["remove", [[c.path] for c in batch.commands if isinstance(c, RemoveFile)]]
-    return ["write", [[c.path, c.content] for c in batch.commands if isinstance(c, WriteFile)]]
+    match batch.commands[0]:
+        case Ip() if batch.only_adds and len(text := _lines(batch)) <= LONGEST:
+            return ["keep", text]
+        case (Ip() | Tc()) as first:
+            how, force = ("try", ["-force"]) if batch.forgiving else ("exec", [])
+            return [how, first.ns, [first.tool, *force, "-batch", "-"], _lines(batch)]
+        case CheckQdiscs() as first:
+            return ["exec", first.ns, list(first.argv), ""]
+        case Nft() as first:
+            return ["exec", first.ns, list(first.argv), _ruleset(batch)]
+        case SetSysctl():
+            settings = [c for c in batch.commands if isinstance(c, SetSysctl)]
+            return ["sysctl", [[c.ns, c.name, c.value, c.optional] for c in settings]]
+        case WriteFile():
+            return ["write", [[c.path, c.content] for c in batch.commands if isinstance(c, WriteFile)]]
+        case RemoveFile():
+            return ["remove", [[c.path] for c in batch.commands if isinstance(c, RemoveFile)]]
+        case StartService() | EndService():
+            raise TypeError("the agent does not read services: the program speaks with them")
+        case first:
+            assert_never(first)
 
 
 def _lines(batch: Batch) -> str:

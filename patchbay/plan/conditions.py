@@ -49,8 +49,8 @@ def _single_packets(wire: WireLayout, end: VethEnd) -> tuple[Key, Resource]:
     """Where packets count singly, each must be one: at the peer, where they enter the wire."""
     why = f"send packets singly into {wire.title}"
     return ("gso", end.peer_ns, end.peer), Resource(
-        (Ip(end.peer_ns, ip.link_gso(end.peer, 1), why, wire.owner),),
-        (Ip(end.peer_ns, ip.link_gso(end.peer, _ANY_SEGMENTS), why, wire.owner, GONE),),
+        (Ip(end.peer_ns, ip.link_gso(end.peer, 1), why=why, owner=wire.owner),),
+        (Ip(end.peer_ns, ip.link_gso(end.peer, _ANY_SEGMENTS), why=why, owner=wire.owner, tolerate=GONE),),
         Phase.ACT,
         within=(end_key(end),),
     )
@@ -64,12 +64,14 @@ def _qdiscs(wire: WireLayout, end: VethEnd, way: str, impairment: Impairment) ->
     netem = tc.Netem(impairment, shape.limit)
     tbf = tc.Tbf(rate, shape.burst, shape.buffer) if rate else None
     why, ns, key = f"condition {wire.title}, {way}", wire.ns, ("qdisc", wire.ns, dev)
-    check = CheckQdiscs(ns, {dev: (netem, tbf)}, "see that the kernel took the conditions", wire.owner)
+    check = CheckQdiscs(
+        ns, {dev: (netem, tbf)}, why="see that the kernel took the conditions", owner=wire.owner
+    )
     yield (
         key,
         Resource(
-            (Tc(ns, tc.netem_replace(dev, netem), why, wire.owner),),
-            (Tc(ns, tc.root_del(dev), why, wire.owner, GONE),),
+            (Tc(ns, tc.netem_replace(dev, netem), why=why, owner=wire.owner),),
+            (Tc(ns, tc.root_del(dev), why=why, owner=wire.owner, tolerate=GONE),),
             Phase.ACT,
             within=(end_key(end),),
             identity=netem,
@@ -80,8 +82,8 @@ def _qdiscs(wire: WireLayout, end: VethEnd, way: str, impairment: Impairment) ->
         yield (
             ("rate", ns, dev),
             Resource(
-                (Tc(ns, tc.tbf_replace(dev, tbf), why, wire.owner),),
-                (Tc(ns, tc.child_del(dev), why, wire.owner, GONE),),
+                (Tc(ns, tc.tbf_replace(dev, tbf), why=why, owner=wire.owner),),
+                (Tc(ns, tc.child_del(dev), why=why, owner=wire.owner, tolerate=GONE),),
                 Phase.ACT,
                 within=(key,),
                 identity=tbf,
@@ -98,8 +100,8 @@ def _relay(wire: WireLayout) -> tuple[Key, Resource]:
         wire.ns, name, RELAY, _relay_args(wire), kind="relay", key=wire.key, title=title, shares=True
     )
     return ("service", wire.ns, name), Resource(
-        (StartService(relay, why, wire.owner),),
-        (EndService(relay, why, wire.owner),),
+        (StartService(relay, why=why, owner=wire.owner),),
+        (EndService(relay, why=why, owner=wire.owner),),
         Phase.ACT,
         within=(end_key(wire.far), end_key(wire.near)),
         process=True,

@@ -51,5 +51,5 @@ def name_resources(layout: Layout) -> Resources:
         why = f"tell {whom} the names it can look up"
         for name, content in _CONTENT.items():
             path = own_file(name, node.ns) if scope else f"/run/patchbay/{name}"
-            write = WriteFile(path, content(layout.names, scope), why, node.ns)
-            yield ("file", path), Resource((write,), (RemoveFile(path, why, node.ns),), Phase.NAMES)
+            write = WriteFile(path, content(layout.names, scope), why=why, owner=node.ns)
+            yield ("file", path), Resource((write,), (RemoveFile(path, why=why, owner=node.ns),), Phase.NAMES)

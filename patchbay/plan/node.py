@@ -61,8 +61,8 @@ def node_resources(view: View, node: NodeLayout) -> Resources:
     yield (
         ("netns", node.ns),
         Resource(
-            (Ip(None, ip.netns_add(node.ns), why, node.ns),),
-            (Ip(None, ip.netns_del(node.ns), f"take {title(node)} away", node.ns, GONE),),
+            (Ip(None, ip.netns_add(node.ns), why=why, owner=node.ns),),
+            (Ip(None, ip.netns_del(node.ns), why=f"take {title(node)} away", owner=node.ns, tolerate=GONE),),
             Phase.NAMESPACE,
             fixed=True,
             identity=node.number,
@@ -87,7 +87,7 @@ def link_resources(view: View, node: NodeLayout) -> Resources:
 
 
 def _setting(node: NodeLayout, name: str, value: str, why: str, *, optional: bool = False) -> Resource:
-    command = SetSysctl(node.ns, name, value, why, node.ns, optional)
+    command = SetSysctl(node.ns, name, value, why=why, owner=node.ns, optional=optional)
     return Resource((command,), phase=Phase.SETTING, within=(("netns", node.ns),))
 
 
@@ -102,7 +102,9 @@ def _settings(node: NodeLayout) -> Resources:
 
 
 def _lan(router: RouterLayout) -> Resources:
-    make = Ip(None, ip.bridge_add(router.ns, router.lan), f"give {title(router)} its LAN", router.ns)
+    make = Ip(
+        None, ip.bridge_add(router.ns, router.lan), why=f"give {title(router)} its LAN", owner=router.ns
+    )
     yield (
         ("link", router.ns, router.lan.bridge),
         # The first of its namespace, or its index might be taken.
@@ -120,8 +122,8 @@ def _veth(view: View, node: NodeLayout, iface: IfaceLayout) -> Resources:
     yield (
         key,
         Resource(
-            (Ip(None, ip.veth_add(node.ns, iface, master.index), why, node.ns),),
-            (Ip(iface.router_ns, ip.link_del(iface.port), leave, node.ns, GONE),),
+            (Ip(None, ip.veth_add(node.ns, iface, master.index), why=why, owner=node.ns),),
+            (Ip(iface.router_ns, ip.link_del(iface.port), why=leave, owner=node.ns, tolerate=GONE),),
             Phase.LINK,
             within=(("netns", iface.router_ns),),
             fixed=True,
@@ -133,8 +135,8 @@ def _veth(view: View, node: NodeLayout, iface: IfaceLayout) -> Resources:
         yield (
             ("mtu", ns, name),
             Resource(
-                (Ip(ns, ip.link_mtu(name, mtu), size, node.ns),),
-                (Ip(ns, ip.link_mtu(name, ip.USUAL_MTU), size, node.ns, GONE),),
+                (Ip(ns, ip.link_mtu(name, mtu), why=size, owner=node.ns),),
+                (Ip(ns, ip.link_mtu(name, ip.USUAL_MTU), why=size, owner=node.ns, tolerate=GONE),),
                 within=(key,),
                 comes_with=key,
             ),
@@ -146,7 +148,7 @@ def _port(view: View, node: NodeLayout, iface: IfaceLayout) -> tuple[Key, Resour
     why, key = f"lead packets of {title(node)} on {iface.name}", ("link", node.ns, iface.name)
     bridge = view.master_of(node, iface).name
     return ("master", iface.router_ns, iface.port), Resource(
-        (Ip(iface.router_ns, ip.link_master(iface.port, bridge), why, node.ns),),
+        (Ip(iface.router_ns, ip.link_master(iface.port, bridge), why=why, owner=node.ns),),
         phase=Phase.LEAD,
         within=(key,),
         comes_with=key,
@@ -160,7 +162,8 @@ def _configuration(node: NodeLayout) -> Resources:
             yield (
                 ("sysctl", node.ns, setting),
                 Resource(
-                    (SetSysctl(node.ns, setting, "0", why, node.ns),), within=(("link", node.ns, name),)
+                    (SetSysctl(node.ns, setting, "0", why=why, owner=node.ns),),
+                    within=(("link", node.ns, name),),
                 ),
             )
     yield _up(node, LO, f"start {title(node)}", ("netns", node.ns))
@@ -188,13 +191,15 @@ def _configuration(node: NodeLayout) -> Resources:
 
 def _up(node: NodeLayout, name: IfName, why: str, within: Key | None = None) -> tuple[Key, Resource]:
     inside = within or ("link", node.ns, name)
-    return ("up", node.ns, name), Resource((Ip(node.ns, ip.link_up(name), why, node.ns),), within=(inside,))
+    return ("up", node.ns, name), Resource(
+        (Ip(node.ns, ip.link_up(name), why=why, owner=node.ns),), within=(inside,)
+    )
 
 
 def _on_link(node: NodeLayout, gateway: Address, dev: IfName, why: str) -> tuple[Key, Resource]:
     return ("route", node.ns, str(gateway), dev), Resource(
-        (Ip(node.ns, ip.on_link(gateway, dev), why, node.ns),),
-        (Ip(node.ns, ip.on_link_del(gateway, dev), why, node.ns, GONE),),
+        (Ip(node.ns, ip.on_link(gateway, dev), why=why, owner=node.ns),),
+        (Ip(node.ns, ip.on_link_del(gateway, dev), why=why, owner=node.ns, tolerate=GONE),),
         within=(("link", node.ns, dev),),
         fixed=True,
     )
@@ -209,8 +214,8 @@ def _unused_space(router: RouterLayout) -> Resources:
             yield (
                 ("route", router.ns, str(network), "unreachable"),
                 Resource(
-                    (Ip(router.ns, ip.unreachable(network), why, router.ns),),
-                    (Ip(router.ns, ip.unreachable_del(network), why, router.ns, GONE),),
+                    (Ip(router.ns, ip.unreachable(network), why=why, owner=router.ns),),
+                    (Ip(router.ns, ip.unreachable_del(network), why=why, owner=router.ns, tolerate=GONE),),
                     within=(("netns", router.ns),),
                 ),
             )
@@ -224,10 +229,20 @@ def _default_routes(node: NodeLayout) -> Resources:
             yield (
                 ("default", node.ns, str(version)),
                 Resource(
-                    (Ip(node.ns, ip.default_route(gateway, iface.name), why, node.ns),),
-                    (Ip(node.ns, ip.default_route_del(gateway, iface.name), why, node.ns, GONE),),
+                    (Ip(node.ns, ip.default_route(gateway, iface.name), why=why, owner=node.ns),),
+                    (
+                        Ip(
+                            node.ns,
+                            ip.default_route_del(gateway, iface.name),
+                            why=why,
+                            owner=node.ns,
+                            tolerate=GONE,
+                        ),
+                    ),
                     within=(("link", node.ns, iface.name),),
-                    again=(Ip(node.ns, ip.default_route_replace(gateway, iface.name), why, node.ns),),
+                    again=(
+                        Ip(node.ns, ip.default_route_replace(gateway, iface.name), why=why, owner=node.ns),
+                    ),
                 ),
             )
 

@@ -15,8 +15,8 @@ def address_resource(
     ns: NsName, address: Interface, dev: IfName, why: str, owner: str, phase: Phase = Phase.CONFIGURE
 ) -> tuple[Key, Resource]:
     return ("address", ns, dev, str(address)), Resource(
-        (Ip(ns, ip.addr_add(address, dev), why, owner),),
-        (Ip(ns, ip.addr_del(address, dev), why, owner, GONE),),
+        (Ip(ns, ip.addr_add(address, dev), why=why, owner=owner),),
+        (Ip(ns, ip.addr_del(address, dev), why=why, owner=owner, tolerate=GONE),),
         phase,
         within=(("link", ns, dev),),
     )
@@ -26,8 +26,8 @@ def route_resource(
     route: RouteLayout, why: str, owner: str, within: Key, phase: Phase = Phase.CONFIGURE
 ) -> tuple[Key, Resource]:
     return ("route", route.ns, str(route.prefix), route.dev), Resource(
-        (Ip(route.ns, ip.route_add(route), why, owner),),
-        (Ip(route.ns, ip.route_del(route), why, owner, GONE),),
+        (Ip(route.ns, ip.route_add(route), why=why, owner=owner),),
+        (Ip(route.ns, ip.route_del(route), why=why, owner=owner, tolerate=GONE),),
         phase,
         within=(within,),
         fixed=True,
@@ -46,8 +46,8 @@ def neighbour(
 ) -> tuple[Key, Resource]:
     """A permanent entry, so that the neighbour is not asked for."""
     return ("neigh", ns, dev, str(address)), Resource(
-        (Ip(ns, ip.neigh_set(address, mac, dev), why, owner),),
-        (Ip(ns, ip.neigh_forget(address, dev), why, owner, GONE),),
+        (Ip(ns, ip.neigh_set(address, mac, dev), why=why, owner=owner),),
+        (Ip(ns, ip.neigh_forget(address, dev), why=why, owner=owner, tolerate=GONE),),
         phase,
         within=(within,),
         late=True,

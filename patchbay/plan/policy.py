@@ -60,8 +60,10 @@ def _owner(router: RouterLayout, table: str) -> str:
 def _table(router: RouterLayout, policy: PolicyLayout, table: Table) -> tuple[Key, Resource]:
     title = {"nat": f" {_title(policy.nat)}", "filter": f" {_title(policy.firewall)}"}.get(table.name, "")
     called, owner = _CALLED[table.name], _owner(router, table.name)
-    load = Nft(router.ns, render(table), f"load {called}{title} of router '{router.name}'", owner)
-    drop = Nft(router.ns, dropped(table.name), f"take {called} of router '{router.name}' away", owner)
+    load = Nft(router.ns, render(table), why=f"load {called}{title} of router '{router.name}'", owner=owner)
+    drop = Nft(
+        router.ns, dropped(table.name), why=f"take {called} of router '{router.name}' away", owner=owner
+    )
     return ("nft", router.ns, table.name), Resource(
         (load,),
         (drop,),
@@ -105,9 +107,9 @@ def _blocks(router: RouterLayout, policy: PolicyLayout) -> Resources:
         yield (
             ("element", router.ns, what),
             Resource(
-                (Nft(router.ns, add, why, owner),),
+                (Nft(router.ns, add, why=why, owner=owner),),
                 # An element that is not there cannot be deleted; that it is there is not known when undoing.
-                (Nft(router.ns, add + delete, why, owner),),
+                (Nft(router.ns, add + delete, why=why, owner=owner),),
                 Phase.RULES,
                 within=(("nft", router.ns, "nat"),),
                 fixed=True,
@@ -127,7 +129,8 @@ def _timeouts(router: RouterLayout, policy: PolicyLayout) -> Resources:
     for name, seconds in _wanted_timeouts(router, policy).items():
         setting = f"net/netfilter/nf_conntrack_{name}"
         wanted, usual = (
-            SetSysctl(router.ns, setting, str(value), why, router.ns) for value in (seconds, _KERNELS[name])
+            SetSysctl(router.ns, setting, str(value), why=why, owner=router.ns)
+            for value in (seconds, _KERNELS[name])
         )
         yield (
             ("sysctl", router.ns, setting),

@@ -183,7 +183,7 @@ def serving(router: RouterLayout, policy: PolicyLayout, server: MappingServer) -
     yield (
         ("file", file),
         Resource(
-            (WriteFile(file, configuration(server), why, owner, router.ns),),
+            (WriteFile(file, configuration(server), why=why, owner=owner, ns=router.ns),),
             # Left when the server ends: the next one waits for the end of this one by a lock on the file.
             phase=Phase.RULES,
         ),
@@ -198,8 +198,8 @@ def serving(router: RouterLayout, policy: PolicyLayout, server: MappingServer) -
     yield (
         ("service", router.ns, name),
         Resource(
-            (StartService(mapper, why, owner),),
-            (EndService(mapper, end, owner),),
+            (StartService(mapper, why=why, owner=owner),),
+            (EndService(mapper, why=end, owner=owner),),
             Phase.RULES,
             within=(inside,),
             process=True,

@@ -50,7 +50,10 @@ def downlink_wire(view: View, router: RouterLayout) -> Resources:
         yield from _bridge(view, wire)
         why = _why(wire)
         make = Ip(
-            None, ip.wire_bridge(wire, below.name, wire.far.peer_mac, below.index, up=True), why, wire.owner
+            None,
+            ip.wire_bridge(wire, below.name, wire.far.peer_mac, below.index, up=True),
+            why=why,
+            owner=wire.owner,
         )
         yield _thing(wire, below.name, make)
         yield from _whole(view, wire)
@@ -66,9 +69,9 @@ def region_wire(view: View, wire: WireLayout) -> Resources:
         why, setting, inside = f"start {wire.title}", ip.no_ipv6(end.peer), (end_key(end),)
         yield (
             ("sysctl", end.peer_ns, setting),
-            Resource((SetSysctl(end.peer_ns, setting, "0", why, wire.owner),), within=inside),
+            Resource((SetSysctl(end.peer_ns, setting, "0", why=why, owner=wire.owner),), within=inside),
         )
-        up = Ip(end.peer_ns, ip.link_up(end.peer), why, wire.owner)
+        up = Ip(end.peer_ns, ip.link_up(end.peer), why=why, owner=wire.owner)
         yield ("up", end.peer_ns, end.peer), Resource((up,), phase=Phase.LEAD, within=inside)
     yield from _region_neighbours(view.layout, wire)
     ends = {wire.far.peer: wire.far, wire.near.peer: wire.near}
@@ -85,7 +88,7 @@ def _thing(wire: WireLayout, name: IfName, make: Ip) -> tuple[Key, Resource]:
     why = f"take the condition of {wire.title} away"
     return ("link", wire.ns, name), Resource(
         (make,),
-        (Ip(wire.ns, ip.link_del(name), why, wire.owner, GONE),),
+        (Ip(wire.ns, ip.link_del(name), why=why, owner=wire.owner, tolerate=GONE),),
         Phase.BRIDGE,
         within=(("netns", wire.ns),),
         fixed=True,
@@ -97,7 +100,10 @@ def _bridge(view: View, wire: WireLayout) -> Resources:
     """Up where the kernel moves packets from one end to the other, down where a relay does."""
     up = emulator_of(view.layout, wire) is not Emulator.USERSPACE
     make = Ip(
-        None, ip.wire_bridge(wire, wire.bridge, wire.bridge_mac, wire.index, up=up), _why(wire), wire.owner
+        None,
+        ip.wire_bridge(wire, wire.bridge, wire.bridge_mac, wire.index, up=up),
+        why=_why(wire),
+        owner=wire.owner,
     )
     key, resource = _thing(wire, wire.bridge, make)
     yield key, evolve(resource, identity=wire.bridge_mac)
@@ -105,7 +111,9 @@ def _bridge(view: View, wire: WireLayout) -> Resources:
     change = ip.link_up(wire.bridge) if up else ip.link_down(wire.bridge)
     yield (
         ("state", wire.ns, wire.bridge),
-        Resource((Ip(wire.ns, change, why, wire.owner),), phase=Phase.LEAD, within=(key,), comes_with=key),
+        Resource(
+            (Ip(wire.ns, change, why=why, owner=wire.owner),), phase=Phase.LEAD, within=(key,), comes_with=key
+        ),
     )
 
 
@@ -119,7 +127,7 @@ def _whole(view: View, wire: WireLayout) -> Resources:
 
 def _end(wire: WireLayout, end: VethEnd) -> Resources:
     """A veth of the wire, and its MTU: that of what hangs on the wire."""
-    _, resource = _thing(wire, end.name, Ip(None, ip.wire_end(wire, end), _why(wire), wire.owner))
+    _, resource = _thing(wire, end.name, Ip(None, ip.wire_end(wire, end), why=_why(wire), owner=wire.owner))
     # One that leads to another namespace is deleted by name, as that of a node's uplink is.
     within = resource.within if wire.ns == end.peer_ns else ()
     yield end_key(end), evolve(resource, within=within, identity=(end.mac, end.peer_mac))
@@ -130,8 +138,8 @@ def _end(wire: WireLayout, end: VethEnd) -> Resources:
         yield (
             ("mtu", ns, name),
             Resource(
-                (Ip(ns, ip.link_mtu(name, wire.mtu), why, wire.owner),),
-                (Ip(ns, ip.link_mtu(name, USUAL_MTU), why, wire.owner, GONE),),
+                (Ip(ns, ip.link_mtu(name, wire.mtu), why=why, owner=wire.owner),),
+                (Ip(ns, ip.link_mtu(name, USUAL_MTU), why=why, owner=wire.owner, tolerate=GONE),),
                 Phase.LEAD,
                 within=(end_key(end),),
                 comes_with=end_key(end),
@@ -145,7 +153,7 @@ def _master(wire: WireLayout, name: IfName, bridge: IfName) -> Resources:
     yield (
         ("master", wire.ns, name),
         Resource(
-            (Ip(wire.ns, ip.link_master(name, bridge), why, wire.owner),),
+            (Ip(wire.ns, ip.link_master(name, bridge), why=why, owner=wire.owner),),
             phase=Phase.LEAD,
             within=(("link", wire.ns, name),),
         ),
@@ -158,8 +166,16 @@ def _carrier(wire: WireLayout) -> Resources:
         yield (
             ("carrier", wire.ns, end.name),
             Resource(
-                (Ip(wire.ns, ip.link_down(end.name), f"break {wire.title}", wire.owner),),
-                (Ip(wire.ns, ip.link_up(end.name), f"restore {wire.title}", wire.owner, GONE),),
+                (Ip(wire.ns, ip.link_down(end.name), why=f"break {wire.title}", owner=wire.owner),),
+                (
+                    Ip(
+                        wire.ns,
+                        ip.link_up(end.name),
+                        why=f"restore {wire.title}",
+                        owner=wire.owner,
+                        tolerate=GONE,
+                    ),
+                ),
                 Phase.LEAD,
                 within=(end_key(end),),
             ),

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping
 from typing import ClassVar, Protocol
 
-from attrs import frozen
+from attrs import field, frozen
 
 from patchbay.model.names import IfName, NsName
 from patchbay.tools.service import Service
@@ -61,9 +61,9 @@ class _Line(_Defaults):
 
     ns: NsName | None
     args: tuple[str, ...]
-    why: str
-    owner: str
-    tolerate: tuple[str, ...] = ()
+    why: str = field(kw_only=True)
+    owner: str = field(kw_only=True)
+    tolerate: tuple[str, ...] = field(default=(), kw_only=True)
 
     @property
     def argv(self) -> tuple[str, ...]:
@@ -94,8 +94,8 @@ class CheckQdiscs(_Defaults):
 
     ns: NsName
     wanted: Mapping[IfName, tuple[Netem, Tbf | None]]
-    why: str
-    owner: str
+    why: str = field(kw_only=True)
+    owner: str = field(kw_only=True)
 
     @property
     def argv(self) -> tuple[str, ...]:
@@ -111,8 +111,8 @@ class StartService(_Defaults):
     """Starts a service, or lets one of that name that runs follow a change of its arguments."""
 
     service: Service
-    why: str
-    owner: str
+    why: str = field(kw_only=True)
+    owner: str = field(kw_only=True)
 
     @property
     def ns(self) -> NsName:
@@ -132,8 +132,8 @@ class EndService(_Defaults):
     """Ends a service; none of that name is fine."""
 
     service: Service
-    why: str
-    owner: str
+    why: str = field(kw_only=True)
+    owner: str = field(kw_only=True)
 
     @property
     def ns(self) -> NsName:
@@ -154,8 +154,8 @@ class Nft(_Defaults):
 
     ns: NsName
     ruleset: str
-    why: str
-    owner: str
+    why: str = field(kw_only=True)
+    owner: str = field(kw_only=True)
 
     @property
     def argv(self) -> tuple[str, ...]:
@@ -180,9 +180,9 @@ class SetSysctl(_Defaults):
     ns: NsName
     name: str
     value: str
-    why: str
-    owner: str
-    optional: bool = False
+    why: str = field(kw_only=True)
+    owner: str = field(kw_only=True)
+    optional: bool = field(default=False, kw_only=True)
 
     @property
     def argv(self) -> tuple[str, ...]:
@@ -199,9 +199,9 @@ class WriteFile(_Defaults):
 
     path: str
     content: str
-    why: str
-    owner: str
-    ns: NsName | None = None
+    why: str = field(kw_only=True)
+    owner: str = field(kw_only=True)
+    ns: NsName | None = field(default=None, kw_only=True)
 
     @property
     def argv(self) -> tuple[str, ...]:
@@ -221,9 +221,9 @@ class RemoveFile(_Defaults):
     """Takes a file of the lab away; a file that is not there is fine."""
 
     path: str
-    why: str
-    owner: str
-    ns: NsName | None = None
+    why: str = field(kw_only=True)
+    owner: str = field(kw_only=True)
+    ns: NsName | None = field(default=None, kw_only=True)
 
     @property
     def argv(self) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ It knows the commands that plans consist of, and no others. Each message is the 
 import ipaddress
 from collections.abc import Iterable, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, assert_never
 
 from attrs import define, evolve, field
 
@@ -89,16 +89,8 @@ class Kernel:
 
     def do(self, command: Command) -> None:
         """Carry the command out. Raises `Refused` unless the command tolerates what there is to say."""
-        if isinstance(command, WriteFile):
-            self.files[command.path] = command.content
-            return
-        if isinstance(command, RemoveFile):
-            self.files.pop(command.path, None)
-            return
-        if isinstance(command, EndService):
-            self.services.pop((command.ns, command.service.name), None)
-            return
-        if command.ns is not None:
+        # Files are those of the lab, and a service may be gone with its namespace.
+        if command.ns is not None and not isinstance(command, WriteFile | RemoveFile | EndService):
             assert command.ns in self.namespaces, f"{command} is run before its namespace is made"
         try:
             self._do(command)
@@ -108,20 +100,27 @@ class Kernel:
                 raise Refused(f"{refused}: {command}") from None
 
     def _do(self, command: Command) -> None:
-        if isinstance(command, Ip):
-            self._ip(command.ns, list(command.args))
-            return
-        space = self.namespaces[command.ns or ""]
-        if isinstance(command, Nft):
-            self._nft(space, command.ruleset)
-        elif isinstance(command, SetSysctl):
-            self._sysctl(space, command.name, command.value)
-        elif isinstance(command, Tc):
-            self._tc(space, list(command.args))
-        elif isinstance(command, CheckQdiscs):
-            self._check(space, command)
-        elif isinstance(command, StartService):
-            self._service(command.service)
+        match command:
+            case WriteFile():
+                self.files[command.path] = command.content
+            case RemoveFile():
+                self.files.pop(command.path, None)
+            case Ip():
+                self._ip(command.ns, list(command.args))
+            case Tc():
+                self._tc(self.namespaces[command.ns or ""], list(command.args))
+            case Nft():
+                self._nft(self.namespaces[command.ns], command.ruleset)
+            case SetSysctl():
+                self._sysctl(self.namespaces[command.ns], command.name, command.value)
+            case CheckQdiscs():
+                self._check(self.namespaces[command.ns], command)
+            case StartService():
+                self._service(command.service)
+            case EndService():
+                self.services.pop((command.ns, command.service.name), None)
+            case _:
+                assert_never(command)
 
     def _sysctl(self, ns: Namespace, name: str, value: str) -> None:
         parts = name.split("/")

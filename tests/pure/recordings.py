@@ -13,11 +13,11 @@ A = NsName("a")
 
 
 def ip(line: str, tolerate: tuple[str, ...] = (), ns: NsName | None = None) -> Ip:
-    return Ip(ns, tuple(line.split()), f"do {line}", A, tolerate)
+    return Ip(ns, tuple(line.split()), why=f"do {line}", owner=A, tolerate=tolerate)
 
 
 def tc(line: str, tolerate: tuple[str, ...] = (), ns: NsName = A) -> Tc:
-    return Tc(ns, tuple(line.split()), f"do {line}", A, tolerate)
+    return Tc(ns, tuple(line.split()), why=f"do {line}", owner=A, tolerate=tolerate)
 
 
 @frozen

@@ -24,23 +24,23 @@ A, B = NsName("a"), NsName("b")
 
 
 def ip(line: str, ns: NsName | None = None) -> Ip:
-    return Ip(ns, tuple(line.split()), f"do {line}", A)
+    return Ip(ns, tuple(line.split()), why=f"do {line}", owner=A)
 
 
 def tc(line: str, ns: NsName = A) -> Tc:
-    return Tc(ns, tuple(line.split()), f"do {line}", A)
+    return Tc(ns, tuple(line.split()), why=f"do {line}", owner=A)
 
 
 def service(name: str, ns: NsName = A) -> StartService:
-    return StartService(a_relay(name, ns), f"start {name}", A)
+    return StartService(a_relay(name, ns), why=f"start {name}", owner=A)
 
 
 def end(name: str) -> EndService:
-    return EndService(a_relay(name), f"end {name}", A)
+    return EndService(a_relay(name), why=f"end {name}", owner=A)
 
 
 def check(ns: NsName = A) -> CheckQdiscs:
-    return CheckQdiscs(ns, {DEV: wanted_of(EVERYTHING)}, "see that the kernel took it", A)
+    return CheckQdiscs(ns, {DEV: wanted_of(EVERYTHING)}, why="see that the kernel took it", owner=A)
 
 
 @define
@@ -250,13 +250,15 @@ async def test_a_tc_that_cannot_read_them_is_an_error_too() -> None:
 
 async def test_each_namespace_is_read_back_by_itself() -> None:
     fake = Fake(answers={"tc": {"out": json.dumps(recorded()["every option"]["shown"])}})
-    done = await applied(fake, Stage(configure=(check(A), SetSysctl(A, "net/x", "1", "set", A), check(B))))
+    done = await applied(
+        fake, Stage(configure=(check(A), SetSysctl(A, "net/x", "1", why="set", owner=A), check(B)))
+    )
     assert len(done) == 3
 
 
 async def test_qdiscs_are_set_before_they_are_read_back() -> None:
     wanted = {DEV: (Netem(Impairment(loss_pct=1), 1000), None)}
-    reading = CheckQdiscs(A, wanted, "look", A)
+    reading = CheckQdiscs(A, wanted, why="look", owner=A)
     shown = json.dumps(recorded()["no option but loss"]["shown"])
     fake = Fake(answers={"tc": {"out": shown}})
     stage = Stage(configure=(tc("qdisc replace dev x root"), reading, service("x")))

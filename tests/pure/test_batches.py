@@ -19,19 +19,19 @@ GONE = ("Cannot find device", "No such process", "No such file or directory")
 
 
 def service(name: str) -> StartService:
-    return StartService(a_relay(name), "start it", A)
+    return StartService(a_relay(name), why="start it", owner=A)
 
 
 def nft(text: str, ns: NsName = A) -> Nft:
-    return Nft(ns, text, "load rules", A)
+    return Nft(ns, text, why="load rules", owner=A)
 
 
 def sysctl(ns: str, value: str = "1", optional: bool = False) -> SetSysctl:
-    return SetSysctl(NsName(ns), "net/x", value, "set x", A, optional)
+    return SetSysctl(NsName(ns), "net/x", value, why="set x", owner=A, optional=optional)
 
 
 def write(path: str) -> WriteFile:
-    return WriteFile(path, "text\n", "write it", A)
+    return WriteFile(path, "text\n", why="write it", owner=A)
 
 
 # Grouping
@@ -45,12 +45,15 @@ GROUPS: dict[str, list[list[Command]]] = {
     "files together": [[write("/x"), write("/y")]],
     "tc commands of one namespace together": [[tc("a"), tc("b")], [tc("c", ns=NsName("b"))]],
     "ip and tc apart": [[ip("a", ns=A)], [tc("a")], [ip("b", ns=A)]],
-    "each reading of qdiscs by itself": [[CheckQdiscs(A, {}, "", A)], [CheckQdiscs(A, {}, "", A)]],
+    "each reading of qdiscs by itself": [
+        [CheckQdiscs(A, {}, why="", owner=A)],
+        [CheckQdiscs(A, {}, why="", owner=A)],
+    ],
     "each service by itself": [
         [service("x")],
         [service("y")],
-        [EndService(a_relay("x"), "", A)],
-        [EndService(a_relay("y"), "", A)],
+        [EndService(a_relay("x"), why="", owner=A)],
+        [EndService(a_relay("y"), why="", owner=A)],
     ],
     "kinds apart": [[ip("a", ns=A)], [sysctl("a")], [nft("x")], [ip("b", ns=A)]],
 }
@@ -85,7 +88,7 @@ STEPS: dict[str, tuple[list[Command], list[Any]]] = {
         ["try", "a", ["tc", "-force", "-batch", "-"], "qdisc del dev x root\nqdisc del dev y root\n"],
     ),
     "a reading of qdiscs": (
-        [CheckQdiscs(A, {}, "", A)],
+        [CheckQdiscs(A, {}, why="", owner=A)],
         ["exec", "a", ["tc", "-j", "qdisc", "show"], ""],
     ),
     "nft, as one transaction": (
@@ -380,8 +383,10 @@ def test_a_setting_that_fails_is_told_without_a_line() -> None:
 
 
 def test_what_is_too_long_for_one_transaction_goes_in_several_with_the_rules_first() -> None:
-    rules = Nft(A, "table inet nat {\n}\n", "load rules", A)
-    elements = [Nft(A, f"add element inet nat page {{ {each:0500} }}\n", "add", A) for each in range(300)]
+    rules = Nft(A, "table inet nat {\n}\n", why="load rules", owner=A)
+    elements = [
+        Nft(A, f"add element inet nat page {{ {each:0500} }}\n", why="add", owner=A) for each in range(300)
+    ]
     first, *others = batches([rules, *elements])
     assert first.commands[0] == rules
     assert [command for batch in (first, *others) for command in batch.commands] == [rules, *elements]

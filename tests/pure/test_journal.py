@@ -21,15 +21,15 @@ A = NsName("a")
 
 
 def made(node: str) -> Ip:
-    return Ip(None, ("netns", "add", node), f"make {node}", node)
+    return Ip(None, ("netns", "add", node), why=f"make {node}", owner=node)
 
 
 def gone(node: str) -> Ip:
-    return Ip(None, ("netns", "del", node), f"take {node} away", node)
+    return Ip(None, ("netns", "del", node), why=f"take {node} away", owner=node)
 
 
 def link(ns: str, name: str, owner: str | None = None) -> Ip:
-    return Ip(NsName(ns), ("link", "set", "dev", name, "up"), "start", owner or ns)
+    return Ip(NsName(ns), ("link", "set", "dev", name, "up"), why="start", owner=owner or ns)
 
 
 def words(records: list[Record]) -> list[str]:
@@ -37,7 +37,12 @@ def words(records: list[Record]) -> list[str]:
 
 
 def test_each_command_is_a_record_of_its_own_with_the_batch_it_ran_in() -> None:
-    commands = (made("a"), link("a", "lo"), link("a", "wan"), Nft(A, "table inet x {\n}\n", "load", "a"))
+    commands = (
+        made("a"),
+        link("a", "lo"),
+        link("a", "wan"),
+        Nft(A, "table inet x {\n}\n", why="load", owner="a"),
+    )
     records = journal_of(commands).records()
     assert [record.seq for record in records] == [1, 2, 3, 4]
     assert [record.batch for record in records] == [1, 2, 2, 3]

@@ -59,7 +59,7 @@ def test_the_script_has_every_command_in_the_order_of_the_journal() -> None:
 def test_commands_for_one_purpose_stand_below_one_heading() -> None:
     script = as_script(journal_of(between(None, ODD_LAB)).records(), "odd")
     assert script.count("# set how device 'lo' treats packets\n") == 1
-    assert heading(Ip(None, (), "two\nlines ", NsName("a"))) == "\n# two lines\n"
+    assert heading(Ip(None, (), why="two\nlines ", owner=NsName("a"))) == "\n# two lines\n"
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_commands_for_one_purpose_stand_below_one_heading() -> None:
     ids=["failed", "not run", "undone"],
 )
 def test_what_does_not_stand_is_a_comment(changed: dict[str, Any], comment: str) -> None:
-    rules = Nft(NsName("a"), "table inet x {\n\tchain y {\n\t}\n}\n", "load rules", NsName("a"))
+    rules = Nft(NsName("a"), "table inet x {\n\tchain y {\n\t}\n}\n", why="load rules", owner=NsName("a"))
     (record,) = journal_of([rules]).records()
     script = as_script([evolve(record, **changed)], "lab")
     commented = [line for line in script.splitlines() if line.startswith(f"# {comment}: ")]
@@ -79,7 +79,7 @@ def test_what_does_not_stand_is_a_comment(changed: dict[str, Any], comment: str)
 
 
 def test_a_node_that_was_undone_is_not_among_those_that_one_can_enter() -> None:
-    (record,) = journal_of([Ip(None, ("netns", "add", "a"), "make it", NsName("a"))]).records()
+    (record,) = journal_of([Ip(None, ("netns", "add", "a"), why="make it", owner=NsName("a"))]).records()
     assert "\n#   a\n" in as_script([record], "lab")
     assert "\n#   a\n" not in as_script([evolve(record, undone=True)], "lab")
 
@@ -100,7 +100,10 @@ def test_no_line_of_a_content_ends_it(tmp_path: Path) -> None:
     @given(CONTENTS)
     def collect(content: str) -> None:
         found.append(
-            (content, describe(WriteFile(str(tmp_path / f"{len(found)}"), content, "", NsName("a"))))
+            (
+                content,
+                describe(WriteFile(str(tmp_path / f"{len(found)}"), content, why="", owner=NsName("a"))),
+            )
         )
 
     collect()
@@ -111,7 +114,7 @@ def test_no_line_of_a_content_ends_it(tmp_path: Path) -> None:
 
 def test_a_file_in_a_folder_of_a_node_is_written_by_hand_too(tmp_path: Path) -> None:
     path = tmp_path / "a b" / "c'd" / "hosts"
-    shell("-e", script=describe(WriteFile(str(path), "127.0.0.1 localhost\n", "", NsName("a"))))
+    shell("-e", script=describe(WriteFile(str(path), "127.0.0.1 localhost\n", why="", owner=NsName("a"))))
     assert path.read_text(encoding="utf-8") == "127.0.0.1 localhost\n"
 
 
@@ -130,23 +133,23 @@ def test_the_labs_own_names_are_bound_over_etc_and_a_nodes_are_not() -> None:
 
 BY_HAND: dict[str, tuple[Command, str]] = {
     "a command of the lab's own namespace": (
-        Ip(None, ("netns", "add", "a"), "", NsName("a")),
+        Ip(None, ("netns", "add", "a"), why="", owner=NsName("a")),
         "ip netns add a",
     ),
     "a command of a node": (
-        Ip(NsName("a"), ("link", "set", "dev", "née", "up"), "", NsName("a")),
+        Ip(NsName("a"), ("link", "set", "dev", "née", "up"), why="", owner=NsName("a")),
         "nsenter --net=/run/netns/a ip link set dev 'née' up",
     ),
     "a setting": (
-        SetSysctl(NsName("a"), "net/ipv4/ip_forward", "1", "", NsName("a")),
+        SetSysctl(NsName("a"), "net/ipv4/ip_forward", "1", why="", owner=NsName("a")),
         "nsenter --net=/run/netns/a sysctl -qw net/ipv4/ip_forward=1",
     ),
     "a setting that need not be there": (
-        SetSysctl(NsName("a"), "net/bridge/x", "0", "", NsName("a"), optional=True),
+        SetSysctl(NsName("a"), "net/bridge/x", "0", why="", owner=NsName("a"), optional=True),
         "nsenter --net=/run/netns/a sysctl -eqw net/bridge/x=0",
     ),
-    "rules": (Nft(NsName("a"), "table", "", NsName("a")), "nsenter --net=/run/netns/a nft -f -"),
-    "a file": (WriteFile("/run/a b", "x", "", NsName("a")), "tee '/run/a b'"),
+    "rules": (Nft(NsName("a"), "table", why="", owner=NsName("a")), "nsenter --net=/run/netns/a nft -f -"),
+    "a file": (WriteFile("/run/a b", "x", why="", owner=NsName("a")), "tee '/run/a b'"),
 }
 
 
@@ -170,10 +173,10 @@ def test_each_kind_of_command_says_how_it_was_really_done() -> None:
 def test_of_a_node_there_is_what_is_done_for_it_or_in_it() -> None:
     a, b = NsName("a"), NsName("b")
     items: list[Command] = [
-        Ip(None, ("netns", "add", "a"), "make a", a),
-        Ip(a, ("link", "set", "dev", "port", "up"), "start", b),
-        Ip(b, ("link", "set", "dev", "lo", "up"), "start", b),
-        Nft(a, "add element", "load", "a#nat"),
+        Ip(None, ("netns", "add", "a"), why="make a", owner=a),
+        Ip(a, ("link", "set", "dev", "port", "up"), why="start", owner=b),
+        Ip(b, ("link", "set", "dev", "lo", "up"), why="start", owner=b),
+        Nft(a, "add element", why="load", owner="a#nat"),
     ]
     assert of_node(items, "a") == [items[0], items[1], items[3]]
     assert of_node(items, "b") == [items[1], items[2]]
@@ -185,7 +188,9 @@ def test_a_plan_and_its_journal_are_the_same_script() -> None:
 
 
 def test_what_was_found_done_already_is_a_comment() -> None:
-    (record,) = journal_of([Ip(NsName("a"), ("link", "del", "dev", "x"), "take away", "a")]).records()
+    (record,) = journal_of(
+        [Ip(NsName("a"), ("link", "del", "dev", "x"), why="take away", owner="a")]
+    ).records()
     script = as_script([evolve(record, stderr="Cannot find device")], "lab")
     assert "\n# found done: nsenter --net=/run/netns/a ip link del dev x\n" in script
     assert plain(script) == plain(as_script([], "lab"))
