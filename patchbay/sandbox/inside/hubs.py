@@ -15,7 +15,7 @@ __all__ = ["Hubs"]
 # Each process gets a fair share of the processors, so as long as there are few, each serves one.
 _SPREAD = 32
 # The kernel closes the sockets of a process that ends one after the other, and waits for a grace period of
-# RCU, 12 ms here, for each of those that a relay has: two for each link (af_packet.c, packet_release).
+# RCU, 12 ms here, for each packet socket, of which a link has two or more (af_packet.c, packet_release).
 _MOST = 8
 
 
@@ -37,11 +37,20 @@ class Hubs:
     def put(self, conversation: Conversation, request: dict[str, Any]) -> None:
         """Have a service run in one of the processes. The conversation is the service's from here on."""
         hub = self._with_room(request["module"])
+        while not self._send(hub, conversation, request):  # it has just died
+            self._let_go(request["module"], hub)
+            hub = self._with_room(request["module"])
         hub.serves += 1
-        few = len(self._hubs[request["module"]]) <= _SPREAD
-        message = {"ns": request["ns"], "args": request["args"], "alone": few and hub.serves == 1}
-        wire.send(hub.sock, message, (conversation.sock.fileno(),))
         conversation.hand_over()
+
+    def _send(self, hub: _Hub, conversation: Conversation, request: dict[str, Any]) -> bool:
+        alone = hub.serves == 0 and len(self._hubs[request["module"]]) <= _SPREAD
+        message = {"ns": request["ns"], "args": request["args"], "alone": alone}
+        try:
+            wire.send(hub.sock, message, (conversation.sock.fileno(),))
+        except (BrokenPipeError, ConnectionResetError):
+            return False
+        return True
 
     def _with_room(self, module: str) -> _Hub:
         hubs = self._hubs.setdefault(module, [])
@@ -73,6 +82,9 @@ class Hubs:
         if message is not None:
             hub.serves -= 1
         if message is None or hub.serves == 0:
-            self._hubs[module].remove(hub)
-            self._server.forget(hub.sock.fileno())
-            hub.sock.close()
+            self._let_go(module, hub)
+
+    def _let_go(self, module: str, hub: _Hub) -> None:
+        self._hubs[module].remove(hub)
+        self._server.forget(hub.sock.fileno())
+        hub.sock.close()

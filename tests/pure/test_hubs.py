@@ -1,0 +1,104 @@
+"""The processes in which services share, with processes that are none."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Collection
+from typing import Any, cast
+
+from patchbay.sandbox.inside import wire
+from patchbay.sandbox.inside.hubs import Hubs
+from patchbay.sandbox.inside.server import Conversation, Server
+
+RELAY = "patchbay.emulator.relay"
+
+
+class Processes:
+    """A server whose forks do nothing but hold their end of the channel; the numbers in `dead` do not."""
+
+    def __init__(self, dead: Collection[int] = ()) -> None:
+        self.channels: list[socket.socket | None] = []
+        self._dead = dead
+        self._ready: dict[int, Callable[[], None]] = {}
+
+    def fork(self, _run: Callable[[], None], keep: Collection[int]) -> int:
+        (fd,) = keep
+        alive = len(self.channels) not in self._dead
+        self.channels.append(socket.socket(fileno=os.dup(fd)) if alive else None)
+        return len(self.channels)
+
+    def watch(self, fd: int, ready: Callable[[], None]) -> None:
+        self._ready[fd] = ready
+
+    def forget(self, fd: int) -> None:
+        self._ready.pop(fd, None)
+
+    def one_has_ended(self, number: int) -> None:
+        channel = self.channels[number]
+        assert channel
+        wire.send(channel, {"ended": True})
+        for ready in list(self._ready.values()):
+            ready()
+            return
+
+
+def start(processes: Processes, hubs: Hubs) -> None:
+    ours, theirs = wire.pair()
+    conversation = Conversation(cast("Server", processes), theirs)
+    hubs.put(conversation, {"module": RELAY, "ns": "r", "args": []})
+    ours.close()
+
+
+def heard(processes: Processes, number: int) -> list[dict[str, Any]]:
+    """What a process was asked for."""
+    channel = processes.channels[number]
+    found: list[dict[str, Any]] = []
+    assert channel
+    channel.setblocking(False)
+    while True:
+        try:
+            message, fds = wire.receive(channel)
+        except BlockingIOError:
+            return found
+        assert message
+        found.append(message)
+        for fd in fds:
+            os.close(fd)
+
+
+def hubs_of(processes: Processes) -> Hubs:
+    return Hubs(cast("Server", processes))
+
+
+def test_a_few_services_are_alone_and_many_share_up_to_eight_a_process() -> None:
+    processes = Processes()
+    hubs = hubs_of(processes)
+    for _ in range(32):
+        start(processes, hubs)
+    assert [[m["alone"] for m in heard(processes, n)] for n in range(32)] == [[True]] * 32
+    for _ in range(32 * 7):
+        start(processes, hubs)
+    assert [[m["alone"] for m in heard(processes, n)] for n in range(32)] == [[False] * 7] * 32
+    start(processes, hubs)
+    assert [m["alone"] for m in heard(processes, 32)] == [False]
+
+
+def test_a_service_is_not_lost_with_a_process_that_has_just_died() -> None:
+    processes = Processes(dead={0})
+    start(processes, hubs_of(processes))
+    assert len(processes.channels) == 2
+    assert len(heard(processes, 1)) == 1
+
+
+def test_a_process_whose_last_service_has_ended_is_let_go() -> None:
+    processes = Processes()
+    hubs = hubs_of(processes)
+    start(processes, hubs)
+    assert len(heard(processes, 0)) == 1
+    processes.one_has_ended(0)
+    (channel,) = processes.channels
+    assert channel
+    assert wire.receive(channel)[0] is None
+    start(processes, hubs)
+    assert len(processes.channels) == 2
