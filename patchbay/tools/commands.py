@@ -31,13 +31,17 @@ __all__ = [
 ]
 
 
-class _Defaults:
-    """Defaults for the optional attributes of a command.
+@frozen
+class _Command:
+    """Attributes that every command has.
 
-    `stdin` is its input; `how` says how it is really done, where that is not the command line itself.
+    `why` is a phrase: "give router 'home' its LAN". `owner` is the namespace of the node for whose sake the
+    command is run, or a part of it, `NS#PART`: what a node owns goes when the node goes. `stdin` is the
+    input; `how` says how the command is really done, where that is not the command line itself.
     """
 
-    __slots__ = ()
+    why: str = field(kw_only=True)
+    owner: str = field(kw_only=True)
 
     @property
     def stdin(self) -> str:
@@ -49,20 +53,17 @@ class _Defaults:
 
 
 @frozen
-class _Line(_Defaults):
+class _Line(_Command):
     """One command that runs as a line of a tool's batch.
 
-    `ns` is the namespace it runs in, None the lab's own. `owner` is the namespace of the node for
-    whose sake it is run, or a part of it, `NS#PART`: what a node owns goes when the node goes.
-    `tolerate` holds error texts of the kernel that are no failure here.
+    `ns` is the namespace it runs in, None the lab's own. `tolerate` holds error texts of the kernel that are
+    no failure here.
     """
 
     tool: ClassVar[str]
 
     ns: NsName | None
     args: tuple[str, ...]
-    why: str = field(kw_only=True)
-    owner: str = field(kw_only=True)
     tolerate: tuple[str, ...] = field(default=(), kw_only=True)
 
     @property
@@ -89,13 +90,11 @@ class Tc(_Line):
 
 
 @frozen
-class CheckQdiscs(_Defaults):
+class CheckQdiscs(_Command):
     """Reads the qdiscs of a namespace back: one that is not what was asked for is an error."""
 
     ns: NsName
     wanted: Mapping[IfName, tuple[Netem, Tbf | None]]
-    why: str = field(kw_only=True)
-    owner: str = field(kw_only=True)
 
     @property
     def argv(self) -> tuple[str, ...]:
@@ -107,12 +106,10 @@ class CheckQdiscs(_Defaults):
 
 
 @frozen
-class StartService(_Defaults):
+class StartService(_Command):
     """Starts a service, or lets one of that name that runs follow a change of its arguments."""
 
     service: Service
-    why: str = field(kw_only=True)
-    owner: str = field(kw_only=True)
 
     @property
     def ns(self) -> NsName:
@@ -128,12 +125,10 @@ class StartService(_Defaults):
 
 
 @frozen
-class EndService(_Defaults):
+class EndService(_Command):
     """Ends a service; none of that name is fine."""
 
     service: Service
-    why: str = field(kw_only=True)
-    owner: str = field(kw_only=True)
 
     @property
     def ns(self) -> NsName:
@@ -149,13 +144,11 @@ class EndService(_Defaults):
 
 
 @frozen
-class Nft(_Defaults):
+class Nft(_Command):
     """Commands of nft. Those that follow each other in a namespace are one transaction."""
 
     ns: NsName
     ruleset: str
-    why: str = field(kw_only=True)
-    owner: str = field(kw_only=True)
 
     @property
     def argv(self) -> tuple[str, ...]:
@@ -171,7 +164,7 @@ class Nft(_Defaults):
 
 
 @frozen
-class SetSysctl(_Defaults):
+class SetSysctl(_Command):
     """One kernel setting. `name` has slashes, as below /proc/sys, since interface names may have dots.
 
     `optional`: only where the kernel has it.
@@ -180,8 +173,6 @@ class SetSysctl(_Defaults):
     ns: NsName
     name: str
     value: str
-    why: str = field(kw_only=True)
-    owner: str = field(kw_only=True)
     optional: bool = field(default=False, kw_only=True)
 
     @property
@@ -194,13 +185,11 @@ class SetSysctl(_Defaults):
 
 
 @frozen
-class WriteFile(_Defaults):
+class WriteFile(_Command):
     """A file of the lab, below its private /run. Replaces what was there."""
 
     path: str
     content: str
-    why: str = field(kw_only=True)
-    owner: str = field(kw_only=True)
     ns: NsName | None = field(default=None, kw_only=True)
 
     @property
@@ -217,12 +206,10 @@ class WriteFile(_Defaults):
 
 
 @frozen
-class RemoveFile(_Defaults):
+class RemoveFile(_Command):
     """Takes a file of the lab away; a file that is not there is fine."""
 
     path: str
-    why: str = field(kw_only=True)
-    owner: str = field(kw_only=True)
     ns: NsName | None = field(default=None, kw_only=True)
 
     @property

@@ -59,6 +59,20 @@ def layout_of(toml: str) -> Layout:
     return lay_out(draft_lab(tomllib.loads(toml)))
 
 
+# One of everything that can be changed.
+HOME_AND_REGIONS = layout_of("""
+[region.eu]
+latencies = { us = 40 }
+[region.us]
+[[router]]
+name = "home"
+preset = "home"
+[device.laptop.eth0]
+gateway = "home"
+link = "wifi"
+""")
+
+
 def router_of(layout: Layout, name: str) -> RouterLayout:
     """A router that is there."""
     found = layout.router(name)

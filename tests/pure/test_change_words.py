@@ -25,20 +25,9 @@ from patchbay.model.firewall import Firewall
 from patchbay.model.lab import DeviceSpec, LabSpec
 from patchbay.model.link import Direction, Emulator, LinkCondition
 from patchbay.model.nat import Nat, NatConfig
-from tests.pure.labs import layout_of
+from tests.pure.labs import HOME_AND_REGIONS
 
 SLOW = LinkCondition(latency_ms=40)
-LAB = layout_of("""
-[region.eu]
-latencies = { us = 40 }
-[region.us]
-[[router]]
-name = "home"
-preset = "home"
-[device.laptop.eth0]
-gateway = "home"
-link = "wifi"
-""")
 EU_US = ("regions", "eu", "us")
 
 WORDS: dict[str, tuple[Change, str]] = {
@@ -76,6 +65,30 @@ def test_the_words_of(action: str) -> None:
     assert change.describe() == words
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (Add(LabSpec()), "add nothing"),
+        (SetLinkCondition("laptop", "eth0"), "clear the link of device 'laptop' on eth0"),
+        (
+            SetLinkCondition("laptop", "eth0", LinkCondition(latency_ms=20, loss_pct=1), Direction.UP),
+            "set the link of device 'laptop' on eth0 to latency_ms=20, loss_pct=1, up only",
+        ),
+        (
+            SetDownlinkCondition("home", LinkCondition(rate_kbit=1000)),
+            "set the downlink of router 'home' to rate_kbit=1000",
+        ),
+        (
+            SetNat("home", NatConfig(hairpin=True)),
+            "set the NAT of router 'home' to one of its own kind",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_the_words_for(change: Change, words: str) -> None:
+    assert change.describe() == words
+
+
 def test_every_change_that_a_file_can_have_is_described() -> None:
     assert set(CHANGES) <= set(WORDS)
 
@@ -85,21 +98,16 @@ def kinds(change: Change, old: Layout, new: Layout) -> list[str]:
 
 
 def test_a_link_of_regions_tells_once_that_it_is_broken_restored_and_lost() -> None:
-    broken = BreakRegionLink("eu", "us").apply(LAB)
-    assert kinds(BreakRegionLink("eu", "us"), LAB, broken) == ["region_link_broken"]
+    broken = BreakRegionLink("eu", "us").apply(HOME_AND_REGIONS)
+    assert kinds(BreakRegionLink("eu", "us"), HOME_AND_REGIONS, broken) == ["region_link_broken"]
     assert kinds(BreakRegionLink("eu", "us"), broken, broken) == []
-    assert kinds(RestoreRegionLink("eu", "us"), broken, LAB) == ["region_link_restored"]
-    assert kinds(RestoreRegionLink("eu", "us"), LAB, LAB) == []
-    lost = LoseLink(EU_US).apply(LAB)
-    assert kinds(LoseLink(EU_US), LAB, lost) == ["region_link_broken"]
+    assert kinds(RestoreRegionLink("eu", "us"), broken, HOME_AND_REGIONS) == ["region_link_restored"]
+    assert kinds(RestoreRegionLink("eu", "us"), HOME_AND_REGIONS, HOME_AND_REGIONS) == []
+    lost = LoseLink(EU_US).apply(HOME_AND_REGIONS)
+    assert kinds(LoseLink(EU_US), HOME_AND_REGIONS, lost) == ["region_link_broken"]
     assert kinds(LoseLink(EU_US), broken, lost) == []
-    assert kinds(LinkRegions("eu", "us", SLOW), broken, LAB) == ["region_link_restored"]
+    assert kinds(LinkRegions("eu", "us", SLOW), broken, HOME_AND_REGIONS) == ["region_link_restored"]
 
 
 def test_the_choice_of_an_emulator_is_no_event() -> None:
-    assert kinds(UseEmulator(Emulator.USERSPACE), LAB, LAB) == []
-
-
-def test_a_nat_that_has_no_name_is_not_given_one() -> None:
-    words = SetNat("home", NatConfig(hairpin=True)).describe()
-    assert words == "set the NAT of router 'home' to one of its own kind"
+    assert kinds(UseEmulator(Emulator.USERSPACE), HOME_AND_REGIONS, HOME_AND_REGIONS) == []
