@@ -114,11 +114,13 @@ async def loop() -> Measured:
 
 
 def pss_kib(pid: int) -> int:
-    """Return a process's share of the memory it uses."""
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1])
-    raise LookupError(f"no Pss of {pid}")
+    """Return a process's share of the memory it uses, 0 for one that has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except ProcessLookupError:  # a prepared interpreter that was not needed any more
+        return 0
+    (line,) = (line for line in lines if line.startswith("Pss:"))
+    return int(line.split()[1])
 
 
 def family(pid: int) -> list[int]:
