@@ -73,7 +73,7 @@ class Source(Protocol):
         ...
 
     def release(self) -> int:
-        """Be done with what was read; how many frames that was."""
+        """Give back what was read. Return the number of frames, not 0 while more can be read at once."""
         ...
 
 
@@ -116,7 +116,7 @@ class _PacketSocket:
         self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
     def count_missed(self) -> int:
-        """Frames for which there was no room, ever."""
+        """Count the frames for which there was no room, ever."""
         statistics = self.sock.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8)  # counts from 0 again
         self._missed += int(struct.unpack("=II", statistics)[1])
         return self._missed

@@ -54,7 +54,7 @@ class Tap:
         self._choose_sources()
 
     def wake(self) -> None:
-        """There may be something to read. To ask a plain socket in vain costs more than most packets do."""
+        """Look at the plain socket next time: to ask it in vain costs more than most packets do."""
         self._awake = True
 
     @property
@@ -69,7 +69,7 @@ class Tap:
         self._large: Source | None = None if small is large else large
 
     def read(self, wall_now: float) -> list[Frame]:
-        """Some frames, in the order in which they arrived.
+        """Return some frames, in the order in which they arrived.
 
         A frame is in its socket before a later one of the same sender is stamped. So whatever is stamped
         before now, by the clock as it was before looking at either, can be put in order.
@@ -83,7 +83,7 @@ class Tap:
         return frames
 
     def release(self) -> bool:
-        """What was read is done with; whether there was anything."""
+        """Give back what was read. Return whether there was anything."""
         number = self._small.release()
         if self._large is not None:
             number += self._large.release()
@@ -182,7 +182,7 @@ _worker: threading.Thread | None = None
 
 
 def _beside(job: Callable[[], None]) -> None:
-    """Do it in a thread, one after the other: several that make rings at once hold up the one that relays."""
+    """Run a job in a thread, after those before it: many rings made at once would hold up the relaying."""
     global _worker  # noqa: PLW0603  a process has one
     _jobs.put(job)
     if _worker is None:

@@ -63,7 +63,7 @@ class Rewriter(Protocol):
 
 
 class Declares(Protocol):
-    """A step, as far as fields ask for it."""
+    """A step, as far as the kinds of its fields need it."""
 
     @property
     def declares(self) -> dict[str, Capture]:
@@ -72,22 +72,25 @@ class Declares(Protocol):
 
 
 class Kind:
-    """A field that means nothing to anybody else, and is as it should be. `path` is the field's name."""
+    """A field in which nobody else is named, and any value of the right type is fine.
+
+    `path` is the field's name.
+    """
 
     def problems(self, path: str, value: Any, step: Declares) -> Iterator[Problem]:
-        """What is wrong with the value by itself."""
+        """Tell what is wrong with the value by itself."""
         yield from ()
 
     def texts(self, path: str, value: Any) -> Iterator[tuple[str, str]]:
-        """(path, text) of everything in which variables are replaced."""
+        """Yield (path, text) of everything in which variables are replaced."""
         yield from ()
 
     def refs(self, path: str, value: Any) -> Iterator[tuple[str, Ref]]:
-        """(path, capture) of every capture that is named outside of texts, as far as they can be read."""
+        """Yield (path, capture) of every capture that is named outside of texts, as far as it can be read."""
         yield from ()
 
     def rewritten(self, path: str, value: Any, rewriter: Rewriter) -> Any:
-        """The value in a repetition of the step."""
+        """Return the value in a repetition of the step."""
         return value
 
 

@@ -77,25 +77,25 @@ class BaseStep:
         return {}
 
     def describe(self) -> str:
-        """What the step does, in a few words: "run on client"."""
+        """Say in a few words what the step does: "run on client"."""
         return f"{self.action} on {self.device}" if self.device else self.action
 
     # -- what follows from the fields
 
     def problems(self) -> Iterator[Problem]:
-        """What is wrong with the step by itself, under paths relative to it."""
+        """Tell what is wrong with the step by itself, under paths relative to it."""
         return self._of_fields(lambda kind, name, value: kind.problems(name, value, self))
 
     def texts(self) -> Iterator[tuple[str, str]]:
-        """(path, text) of everything in which variables are replaced."""
+        """Yield (path, text) of everything in which variables are replaced."""
         return self._of_fields(lambda kind, name, value: kind.texts(name, value))
 
     def refs(self) -> Iterator[tuple[str, Ref]]:
-        """(path, capture) of every capture that is named outside of texts, as far as they can be read."""
+        """Yield (path, capture) of every capture that is named outside of texts, as far as it can be read."""
         return self._of_fields(lambda kind, name, value: kind.refs(name, value))
 
     def rewritten(self, rewriter: Rewriter) -> Self:
-        """The step for one of several devices, or after its references were replaced."""
+        """Return the step for one of several devices, or after its references were replaced."""
         new = {
             name: kind.rewritten(name, getattr(self, name), rewriter)
             for name, kind in _kinds(type(self)).items()
