@@ -175,6 +175,9 @@ class WorkerError(PatchbayError):
 class LabClosedError(PatchbayError):
     """The lab was used after its `async with` block."""
 
+    def __init__(self, text: str = "the lab is closed: it lives as long as its `async with` block") -> None:
+        super().__init__(text)
+
 
 class LabBrokenError(PatchbayError):
     """A change failed and could not be undone: the lab's state is not known any more."""

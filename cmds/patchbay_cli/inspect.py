@@ -106,13 +106,13 @@ def shell(node: _Node, inspect: _Inspect = None) -> None:
 
 def _enter(node: str, lab_id: str | None, command: list[str]) -> None:
     from patchbay.lab.attach import connect
-    from patchbay.sandbox.process import Spawn
     from patchbay.sandbox.relay import end_like, relay
+    from patchbay.sandbox.spawn import Spawn
     from patchbay.sandbox.terminal import on_terminal
 
     with errors_end_plainly():
         conversation, ns, variables = connect(node, lab_id)
-    what = Spawn(command, variables, None, None)
+    what = Spawn(command, variables)
     if all(os.isatty(fd) for fd in (0, 1, 2)):
         end_like(on_terminal(conversation, what, ns))
     end_like(relay(conversation, {"spawn": what.request(ns, (0, 1, 2))}, (0, 1, 2)))

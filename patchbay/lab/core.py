@@ -95,7 +95,7 @@ class Core:
     def check_open(self) -> None:
         """Raise the error of a lab that cannot be used (any more)."""
         if self._closed:
-            raise LabClosedError("the lab is closed: it lives as long as its `async with` block")
+            raise LabClosedError()
         if self.session.died:
             raise self.session.died
         if self.changes.broken:

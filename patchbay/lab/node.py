@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket as stdlib_socket
 import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
-from attrs import frozen
+from attrs import field, frozen
 
 from patchbay.change.made import made_of
 from patchbay.change.names import SetName, SetNameserver
-from patchbay.errors import StaleHandleError
+from patchbay.errors import PatchbayError, StaleHandleError
 from patchbay.lab.core import Core
-from patchbay.lab.running import Output, run_to_end
+from patchbay.lab.running import Input, Output, run_to_end
 from patchbay.layout.layout import Address, IfaceLayout, Layout, NodeLayout, of_version
 from patchbay.layout.wires import condition_of
 from patchbay.model.link import Condition
-from patchbay.sandbox.process import NodePopen, NodeProcess, Spawn, spawn
+from patchbay.sandbox.lookups import look_up
+from patchbay.sandbox.process import NodePopen, NodeProcess, spawn
+from patchbay.sandbox.spawn import Argv, Folder, Spawn, Variables
 from patchbay.sandbox.view import NodeView
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 __all__ = ["Interface", "Node"]
 
 T = TypeVar("T")
-Argv = Sequence[str | os.PathLike[str]]
 
 
 @frozen
@@ -50,9 +50,18 @@ class Interface:
     mtu: int
     router: str
     link: Condition
+    _find_index: Callable[[str], int] = field(alias="find_index", eq=False, repr=False)
+
+    @property
+    def index(self) -> int:
+        """The kernel's number of the interface in its node, for `IPV6_MULTICAST_IF`, scope ids and the like.
+
+        Blocks for some 100 µs.
+        """
+        return self._find_index(self.name)
 
 
-def _interface(iface: IfaceLayout, link: Condition) -> Interface:
+def _interface(iface: IfaceLayout, link: Condition, find_index: Callable[[str], int]) -> Interface:
     v4, v6 = of_version(iface.addresses, 4), of_version(iface.addresses, 6)
     return Interface(
         name=iface.name,
@@ -63,6 +72,7 @@ def _interface(iface: IfaceLayout, link: Condition) -> Interface:
         mtu=iface.mtu or 1500,
         router=iface.router,
         link=link,
+        find_index=find_index,
     )
 
 
@@ -105,9 +115,14 @@ class Node:
     def ifaces(self) -> tuple[Interface, ...]:
         """Its uplinks, in order. A router's LAN is not among them: see `downstream_gw`."""
         return tuple(
-            _interface(iface, condition_of(self._core.present, ("link", self.name, iface.name)))
+            _interface(
+                iface, condition_of(self._core.present, ("link", self.name, iface.name)), self._index_of
+            )
             for iface in self._layout.ifaces
         )
+
+    def _index_of(self, iface: str) -> int:
+        return self._view().index_of(iface)
 
     def iface(self, name: str) -> Interface:
         """The interface of that name; `KeyError` with those there are."""
@@ -143,35 +158,38 @@ class Node:
         check: bool = True,
         capture_stdout: bool = False,
         capture_stderr: bool = False,
-        stdin: bytes = b"",
-        env: Mapping[str, str] | None = None,
-        cwd: str | os.PathLike[str] | None = None,
+        stdin: Input = b"",
+        env: Variables | None = None,
+        cwd: Folder | None = None,
         timeout: float | None = None,
         user: str | int | None = None,
     ) -> subprocess.CompletedProcess[bytes]:
-        """Run a command in the node to its end.
+        """Run a command in the node to its end, as `trio.run_process` runs one on the host.
 
-        `env` is added to the program's environment; `cwd` is the program's by default; `timeout`, in
-        seconds, raises `trio.TooSlowError`. What is not captured goes on to the program's own output.
-        When it is cancelled or too slow, it and its process group are sent SIGTERM, and SIGKILL 2 s
-        later. `user` runs it as another user, where the lab has more than one id mapped.
+        `env` is added to the caller's environment; `cwd` is the caller's by default. `stdin` is bytes, a
+        descriptor or a file. Output that is not captured goes on to the caller's own. `timeout` is in
+        seconds. When the call is cancelled or too slow, the command and its process group are sent SIGTERM,
+        and SIGKILL 2 s later. `user` is the name or the number of an account, whose groups the command then
+        has.
 
-        Raises `subprocess.CalledProcessError` for a failing exit, with the node and the end of stderr
-        in its text, unless `check` is false; `FileNotFoundError` if there is no such program.
+        Raises `subprocess.CalledProcessError` for a failing exit unless `check` is false, with the node and
+        the end of stderr in its text; `trio.TooSlowError` after `timeout`; `FileNotFoundError` if there is
+        no such program or `cwd`; `KeyError` for an unknown `user`; `PatchbayError` for one whose id the lab
+        lacks.
         """
-        what = Spawn(argv, env, cwd, user)
+        view = self._view()
+        what = Spawn(argv, env, cwd, view.account(user))
         with contextlib.ExitStack() as files:
             logs = [files.enter_context(log) if log else None for log in self._core.output_logs(self.name)]
             started: list[NodeProcess] = []
 
             def note_start(process: NodeProcess) -> None:
                 started.append(process)
-                self._core.event("command_started", node=self.name, argv=what.argv, pid=process.pid)
+                self._core.event("command_started", node=self.name, argv=what.args, pid=process.pid)
 
             try:
                 return await run_to_end(
-                    self.name,
-                    self._view(),
+                    view,
                     what,
                     stdin=stdin,
                     stdout=Output(capture=capture_stdout, own=1, log=logs[0]),
@@ -196,8 +214,8 @@ class Node:
         stdin: Any = None,
         stdout: Any = None,
         stderr: Any = None,
-        env: Mapping[str, str] | None = None,
-        cwd: str | os.PathLike[str] | None = None,
+        env: Variables | None = None,
+        cwd: Folder | None = None,
         user: str | int | None = None,
     ) -> AsyncIterator[NodeProcess]:
         """A process in the node, for as long as the block lasts; in shape a `trio.Process`.
@@ -206,7 +224,9 @@ class Node:
         `subprocess.PIPE` for a trio stream, `DEVNULL`, a descriptor or a file. On leaving, the process
         and its group are sent SIGTERM, and SIGKILL 2 s later, and are waited for.
         """
-        process = await spawn(self._view(), Spawn(argv, env, cwd, user), stdin, stdout, stderr)
+        view = self._view()
+        what = Spawn(argv, env, cwd, view.account(user))
+        process = await spawn(view, what, stdin, stdout, stderr)
         self._core.event("command_started", node=self.name, argv=process.args, pid=process.pid)
         try:
             yield process
@@ -218,8 +238,8 @@ class Node:
         self,
         argv: Argv,
         *,
-        env: Mapping[str, str] | None = None,
-        cwd: str | os.PathLike[str] | None = None,
+        env: Variables | None = None,
+        cwd: Folder | None = None,
         user: str | int | None = None,
         **options: Any,
     ) -> subprocess.Popen[Any]:
@@ -229,7 +249,8 @@ class Node:
         with the lab. Raises `TypeError` for options that a process in a node cannot have: `preexec_fn`,
         `shell`, `executable`, `group`, `extra_groups`.
         """
-        return NodePopen(self._view(), Spawn(argv, env, cwd, user), options)
+        view = self._view()
+        return NodePopen(view, Spawn(argv, env, cwd, view.account(user)), options)
 
     # -- sockets
 
@@ -269,16 +290,12 @@ class Node:
         self, host: Any, port: Any, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
     ) -> list[Any]:
         """`socket.getaddrinfo` as the node's processes would see it. Raises `socket.gaierror`."""
-        words = [word.decode() if isinstance(word, bytes) else word for word in (host, port)]
-        view = self._view()
-        args = [*words, int(family), int(type), int(proto), int(flags)]
-        answer = await view.agent.request({"getaddrinfo": {"ns": view.ns, "args": args}})
-        if "gaierror" in answer:
-            raise stdlib_socket.gaierror(*answer["gaierror"])
-        return [
-            (stdlib_socket.AddressFamily(f), stdlib_socket.SocketKind(kind), p, canonical, tuple(address))
-            for f, kind, p, canonical, address in answer["found"]
-        ]
+        args = (host, port, family, type, proto, flags)
+        return await look_up(self._view(), "getaddrinfo", *args)  # type: ignore[no-any-return]
+
+    async def getnameinfo(self, sockaddr: tuple[Any, ...], flags: int = 0) -> tuple[str, str]:
+        """Call `socket.getnameinfo` as the node's processes would. Raises `socket.gaierror`."""
+        return await look_up(self._view(), "getnameinfo", sockaddr, flags)  # type: ignore[no-any-return]
 
     # -- calls
 
@@ -318,8 +335,8 @@ class Node:
         plain = self.socket(family, stdlib_socket.SOCK_DGRAM)
         plain.bind((host or ("::" if family == stdlib_socket.AF_INET6 else "0.0.0.0"), port))
         with trio.socket.from_stdlib_socket(plain) as sock:
-            async with background() as nursery:
-                nursery.start_soon(reflect, sock)
+            async with background(self.gone) as tasks:
+                tasks.start_soon(reflect, sock)
                 yield (host or own, plain.getsockname()[1])
 
     # -- names
@@ -366,6 +383,14 @@ class Node:
         if not self._gone and (found := self._find(self._core.changes.standing)):
             return found
         raise self._stale()
+
+    def gone(self) -> PatchbayError | None:
+        """Return the error of who uses the node now, if it cannot be used any more."""
+        try:
+            self._usable()
+        except PatchbayError as error:
+            return error
+        return None
 
     def _view(self) -> NodeView:
         return self._core.view_of(self._usable())

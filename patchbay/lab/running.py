@@ -12,11 +12,15 @@ from typing import IO, Any
 
 import trio
 
-from patchbay.errors import LabDiedError
-from patchbay.sandbox.process import NodeProcess, Spawn, spawn
+from patchbay.errors import PatchbayError
+from patchbay.sandbox.process import NodeProcess, spawn
+from patchbay.sandbox.spawn import Spawn
 from patchbay.sandbox.view import NodeView
 
-__all__ = ["CommandExited", "run_to_end"]
+__all__ = ["CommandExited", "Input", "Output", "run_to_end"]
+
+# What `trio.run_process` takes for stdin.
+Input = bytes | bytearray | memoryview | int | IO[Any] | None
 
 _TAIL = 4096
 _PIPE_BUFFER = 65536
@@ -106,11 +110,10 @@ class Output:
 
 
 async def run_to_end(
-    node: str,
     view: NodeView,
     what: Spawn,
     *,
-    stdin: bytes,
+    stdin: Input,
     stdout: Output,
     stderr: Output,
     check: bool,
@@ -118,36 +121,42 @@ async def run_to_end(
     started: Callable[[NodeProcess], object],
 ) -> subprocess.CompletedProcess[bytes]:
     """Run `what`; see `Node.run`."""
+    source, data = _source(stdin)
     pumps = [_Pump(stdout.sinks()), _Pump(stderr.sinks())]
     code: int | None = None
     try:
         with trio.move_on_after(timeout if timeout is not None else float("inf")):
-            process = await _start(view, what, stdin, pumps)
+            process = await spawn(view, what, source, *(pump.theirs for pump in pumps))
+            for pump in pumps:
+                pump.started()
             started(process)
             try:
-                code = await _wait(process, stdin, pumps)
+                code = await _wait(process, data, pumps)
             finally:
                 await process.end()
     finally:
         for pump in pumps:
             pump.close()
     if code is None:
-        raise trio.TooSlowError(f"in '{node}': {shlex.join(what.argv)} was not done within {timeout} s")
+        raise trio.TooSlowError(f"in '{view.node}': {shlex.join(what.args)} was not done within {timeout} s")
     if check and code != 0:
-        raise CommandExited(node, code, what.argv, stdout.value, stderr.value, pumps[1].tail)
-    return subprocess.CompletedProcess(what.argv, code, stdout.value, stderr.value)
+        raise CommandExited(view.node, code, what.args, stdout.value, stderr.value, pumps[1].tail)
+    return subprocess.CompletedProcess(what.args, code, stdout.value, stderr.value)
 
 
-async def _start(view: NodeView, what: Spawn, stdin: bytes, pumps: list[_Pump]) -> NodeProcess:
-    source = subprocess.PIPE if stdin else subprocess.DEVNULL
-    process = await spawn(view, what, source, *(pump.theirs for pump in pumps))
-    for pump in pumps:
-        pump.started()
-    return process
+def _source(stdin: Input) -> tuple[Any, bytes]:
+    """Return what a command reads from, and what is written there, as `trio.run_process` would have it."""
+    if isinstance(stdin, str):
+        raise UnicodeError("process stdin must be bytes, not str")
+    if isinstance(stdin, bytes | bytearray | memoryview):
+        return (subprocess.PIPE, bytes(stdin)) if stdin else (subprocess.DEVNULL, b"")
+    if stdin == subprocess.PIPE:
+        raise ValueError("stdin=subprocess.PIPE needs somebody to write there: use open_process()")
+    return stdin, b""
 
 
 async def _wait(process: NodeProcess, stdin: bytes, pumps: list[_Pump]) -> int:
-    code: int | LabDiedError
+    code: int | PatchbayError
     async with trio.open_nursery() as nursery:
         for pump in pumps:
             nursery.start_soon(pump.run)
@@ -155,10 +164,10 @@ async def _wait(process: NodeProcess, stdin: bytes, pumps: list[_Pump]) -> int:
             nursery.start_soon(_feed, process.stdin, stdin)
         try:
             code = await process.wait()
-        except LabDiedError as error:
+        except PatchbayError as error:
             code = error  # raised below, because the nursery would put it in a group
         nursery.cancel_scope.cancel()
-    if isinstance(code, LabDiedError):
+    if isinstance(code, PatchbayError):
         raise code
     for pump in pumps:
         pump.drain()

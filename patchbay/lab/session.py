@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from patchbay.errors import LabDiedError
+from patchbay.errors import LabClosedError, LabDiedError, StaleHandleError
 from patchbay.layout.layout import Layout, NodeLayout
-from patchbay.plan.hosts import own_files
+from patchbay.plan.userland import userland
 from patchbay.sandbox.sandbox import Sandbox
 from patchbay.sandbox.services import Services
 from patchbay.sandbox.view import NodeView, close_sockets_of
@@ -33,9 +33,9 @@ class Session:
         self.died: LabDiedError | None = None
 
     def view(self, node: NodeLayout, layout: Layout) -> NodeView:
-        """Return the view of a node. Blocks for 1 ms when it has to be made."""
+        """Return the view of a node. Blocks for 2 ms when it has to be made."""
         if node.ns not in self._views:
-            self._views[node.ns] = NodeView(self.sandbox, node.ns, own_files(layout, node))
+            self._views[node.ns] = NodeView(self.sandbox, node.name, node.ns, userland(layout, node))
         return self._views[node.ns]
 
     async def caller(self, node: NodeLayout) -> Caller:
@@ -45,7 +45,7 @@ class Session:
         async with self._starting:
             caller = self._callers.get(node.ns)
             if caller is not None and caller.dead:
-                caller.close()
+                caller.close(caller.dead)
             if caller is None or caller.dead:
                 caller = self._callers[node.ns] = await Caller.start(node.name, node.ns, self.sandbox.agent)
                 self._nursery.start_soon(caller.read_answers)
@@ -58,15 +58,15 @@ class Session:
             gone = {(node.ns, node.number) for node in old.nodes()} - {(n.ns, n.number) for n in new.nodes()}
             for ns in self._views.keys() & {ns for ns, _ in gone}:
                 self._end(ns)
-        if old.names is not new.names:
+        if old is not new and self._views:
             for node in new.nodes():
                 if view := self._views.get(node.ns):
-                    view.show(own_files(new, node))
+                    view.show(userland(new, node))
 
     def _end(self, ns: str) -> None:
-        if caller := self._callers.pop(ns, None):
-            caller.close()
         view = self._views.pop(ns)
+        if caller := self._callers.pop(ns, None):
+            caller.close(StaleHandleError(f"the node '{view.node}' was removed"))
         view.leave()
         close_sockets_of([view])
 
@@ -81,8 +81,9 @@ class Session:
             scope.cancel()
 
     async def close(self) -> None:
+        """End everything. Calls under way raise `LabClosedError`, or the error of the lab's own death."""
         for caller in self._callers.values():
-            caller.close()
+            caller.close(self.died or LabClosedError())
         for view in self._views.values():
             view.close_sockets()
         close_sockets_of(self._views.values())

@@ -6,10 +6,10 @@ from patchbay.layout.layout import Layout, Names, NodeLayout
 from patchbay.plan.resources import Phase, Resource, Resources
 from patchbay.tools.commands import RemoveFile, WriteFile
 
-__all__ = ["FILES", "name_resources", "own_file", "own_files"]
+__all__ = ["FILES", "name_resources", "names_files", "own_file"]
 
-# In the lab's private /run, bound over the files of these names in /etc. A node with names of its
-# own has files of its own.
+# In the lab's private /run. A node's processes have copies of them in /etc: of the lab's files, or of the
+# files of a node with names of its own.
 FILES = ("hosts", "resolv.conf")
 
 _LOCAL = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
@@ -20,11 +20,11 @@ def own_file(name: str, ns: str) -> str:
     return f"/run/patchbay/{ns}/{name}"
 
 
-def own_files(layout: Layout, node: NodeLayout) -> dict[str, str]:
-    """Return what a node's processes see in /etc instead of the lab's files: target -> source."""
-    if node.name not in layout.names.scopes():
-        return {}
-    return {f"/etc/{name}": own_file(name, node.ns) for name in FILES}
+def names_files(layout: Layout, node: NodeLayout) -> dict[str, str]:
+    """Return the files of the lab that a node's files in /etc are copied from: name -> path."""
+    if node.name in layout.names.scopes():
+        return {name: own_file(name, node.ns) for name in FILES}
+    return {name: f"/run/patchbay/{name}" for name in FILES}
 
 
 def _hosts(names: Names, scope: str) -> str:

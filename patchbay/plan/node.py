@@ -26,7 +26,12 @@ LO = IfName("lo")
 # - The kernel copies the host's IPv4 settings into a new namespace (net.core.devconf_inherit_init_net),
 #   so what a host with a VPN or containers may have changed is set back.
 # - accept_dad: addresses of routers and of the exchange answer at once instead of 2 s later.
+# - ratemask: no ICMP error is rate-limited. Linux limits most of them to one a second and peer, so that a
+#   quick traceroute misses routers (icmp(7), icmp_ratelimit). The kernel never sends ICMPv6 errors of type
+#   127.
 _EVERY_NODE = (
+    ("net/ipv4/icmp_ratemask", "0"),
+    ("net/ipv6/icmp/ratemask", "127"),
     ("net/ipv4/conf/all/rp_filter", "0"),
     ("net/ipv4/conf/default/rp_filter", "0"),
     ("net/ipv6/conf/default/accept_dad", "0"),

@@ -15,7 +15,7 @@ from typing import Any
 
 import trio
 
-from patchbay.errors import WorkerError
+from patchbay.errors import PatchbayError, WorkerError
 from patchbay.sandbox.inside import callworker
 from patchbay.sandbox.inside.packages import program_path
 from patchbay.sandbox.sandbox import Channel
@@ -39,7 +39,7 @@ class Caller:
         self._sending = trio.Lock()
         self._numbers = itertools.count(1)
         self._open: dict[int, _Answer] = {}
-        self.dead: str | None = None
+        self.dead: PatchbayError | None = None
 
     @classmethod
     async def start(cls, node: str, ns: str, agent: Channel) -> Caller:
@@ -80,7 +80,11 @@ class Caller:
         return data
 
     def _died(self) -> None:
-        self.dead = f"the worker process of '{self._node}' ended in the middle of a call"
+        self._end(WorkerError(f"the worker process of '{self._node}' ended in the middle of a call"))
+
+    def _end(self, error: PatchbayError) -> None:
+        """Let every call that is under way, and those to come, raise the error."""
+        self.dead = self.dead or error
         for answer in self._open.values():
             answer.arrived.set()
 
@@ -96,7 +100,7 @@ class Caller:
             async with self._sending:
                 await self._stream.send_all(callworker.frame((number, kind, payload)))
             await answer.arrived.wait()
-        except trio.BrokenResourceError:
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._died()
         except trio.Cancelled:
             self._give_up(number)
@@ -104,7 +108,8 @@ class Caller:
         finally:
             self._open.pop(number, None)
         if answer.message is None:
-            raise WorkerError(self.dead or "the call worker ended")
+            assert self.dead
+            raise self.dead.with_traceback(None)
         return _unpickle(*answer.message)
 
     def _give_up(self, number: int) -> None:
@@ -115,8 +120,9 @@ class Caller:
         except OSError:
             self._died()
 
-    def close(self) -> None:
-        """End the worker process."""
+    def close(self, error: PatchbayError) -> None:
+        """End the worker process. Calls that are under way raise the error."""
+        self._end(error)
         self._stream.socket.close()
         self._conversation.close()
 

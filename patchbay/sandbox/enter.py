@@ -26,6 +26,8 @@ class EnterableNode(Protocol):
         self, host: Any, port: Any, family: int, type: int, proto: int, flags: int
     ) -> list[Any]: ...
 
+    async def getnameinfo(self, sockaddr: Any, flags: int) -> tuple[str, str]: ...
+
 
 @contextlib.contextmanager
 def enter_node(node: EnterableNode) -> Iterator[None]:
@@ -71,8 +73,7 @@ class _SocketFactory(trio.abc.SocketFactory):
                 default if given == -1 else given
                 for given, default in zip((family, type, proto), defaults, strict=True)
             )
-            if family in (socket.AF_INET, socket.AF_INET6):
-                return trio.socket.from_stdlib_socket(scope.node.socket(family, type, proto))
+            return trio.socket.from_stdlib_socket(scope.node.socket(family, type, proto))
         if self._before is not None:
             return self._before.socket(family, type, proto)
         return trio.socket.from_stdlib_socket(socket.socket(family, type, proto))
@@ -96,6 +97,9 @@ class _Resolver(trio.abc.HostnameResolver):
         )
 
     async def getnameinfo(self, sockaddr: Any, flags: int) -> tuple[str, str]:
+        scope = guard.current.get()
+        if scope is not None:
+            return await scope.node.getnameinfo(sockaddr, flags)  # type: ignore[no-any-return]
         if self._before is not None:
             return await self._before.getnameinfo(sockaddr, flags)
         return await trio.to_thread.run_sync(socket.getnameinfo, sockaddr, flags, abandon_on_cancel=True)

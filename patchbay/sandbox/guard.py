@@ -37,10 +37,12 @@ _allowed: ContextVar[bool] = ContextVar("patchbay_allowed", default=False)
 # A thread that is started by hand inherits no context: what it was started in is kept here.
 _started_in: weakref.WeakKeyDictionary[threading.Thread, Scope] = weakref.WeakKeyDictionary()
 
-_INTERNET = frozenset({socket.AF_INET, socket.AF_INET6, getattr(socket, "AF_PACKET", -1)})
-_LOOK_UPS = frozenset(
-    {"socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr", "socket.getnameinfo"}
-)
+# Families that are of no network namespace. A name of a unix socket may be: `_check_name`.
+_LOCAL = frozenset({socket.AF_UNIX, getattr(socket, "AF_ALG", socket.AF_UNIX)})
+_NAMED = frozenset({"socket.bind", "socket.connect", "socket.sendto", "socket.sendmsg"})
+# Each asks for the name of an address, so an address as argument does not make it harmless.
+_REVERSE = frozenset({"socket.gethostbyaddr", "socket.getnameinfo"})
+_LOOK_UPS = _REVERSE | {"socket.getaddrinfo", "socket.gethostbyname"}
 
 
 @contextlib.contextmanager
@@ -82,12 +84,19 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
     if event == "socket.__new__":
         _check_socket(args[1])
     elif event in _LOOK_UPS:
-        _check_look_up(event, args)
+        _check_look_up(event, args[0])
+    elif event in _NAMED:
+        _check_name(args[0], args[1])
+
+
+def _inside_unless_allowed() -> Scope | None:
+    scope = inside()
+    return None if scope is None or _allowed.get() else scope
 
 
 def _check_socket(family: int) -> None:
-    scope = inside()
-    if scope is None or family not in _INTERNET or _allowed.get():
+    scope = _inside_unless_allowed()
+    if scope is None or family in _LOCAL:
         return
     # accept(), dup() and fromfd() wrap a descriptor that is of some namespace already.
     if sys._getframe(2).f_locals.get("fileno") is not None:
@@ -98,24 +107,40 @@ def _check_socket(family: int) -> None:
     )
 
 
-def _check_look_up(event: str, args: tuple[Any, ...]) -> None:
-    scope = inside()
-    host = args[0] if args else None
-    if (
-        scope is None
-        or _allowed.get()
-        or host is None
-        or not isinstance(host, str | bytes)
-        or _is_address(host)
-    ):
+def _check_name(sock: socket.socket, address: Any) -> None:
+    """Refuse an abstract name of a unix socket, which belongs to a network namespace (unix(7))."""
+    abstract = isinstance(address, str | bytes) and address[:1] in ("\0", b"\0")
+    if not abstract or (scope := _inside_unless_allowed()) is None:
         return
-    # trio asks first whether the name is an address after all, which sends nothing.
-    if sys._getframe(2).f_locals.get("flags", 0) & socket.AI_NUMERICHOST:
+    if not scope.node._view().owns(sock.fileno()):
+        raise OutsideNodeError(
+            f"the abstract unix socket {address!r} inside `enter()` of '{scope.node.name}' would be the "
+            "host's: use trio's sockets here, or `node.socket(socket.AF_UNIX)`"
+        )
+
+
+def _check_look_up(event: str, host: Any) -> None:
+    scope = _inside_unless_allowed()
+    if scope is None or host is None:
         return
+    if event not in _REVERSE:
+        if not isinstance(host, str | bytes):
+            return
+        # trio asks first whether the name is an address after all, which sends nothing.
+        first_try = bool(sys._getframe(2).f_locals.get("flags", 0) & socket.AI_NUMERICHOST)
+        if first_try and _has_interface(host):
+            # `fe80::1%eth0` holds an interface's name, which stands for another number in the node.
+            raise socket.gaierror(socket.EAI_NONAME, "an address with an interface of the node")
+        if first_try or (_is_address(host) and not _has_interface(host)):
+            return
     raise OutsideNodeError(
-        f"{event}({host!r}) inside `enter()` of '{scope.node.name}' would ask the host's name servers: "
-        "use trio.socket.getaddrinfo here, or run the code in the node with `await node.call(fn)`"
+        f"{event}({host!r}) inside `enter()` of '{scope.node.name}' would ask the host's name services: "
+        "use the look-ups of trio.socket here, or run the code in the node with `await node.call(fn)`"
     )
+
+
+def _has_interface(host: str | bytes) -> bool:
+    return ("%" if isinstance(host, str) else b"%") in host  # type: ignore[operator]
 
 
 def _is_address(host: str | bytes) -> bool:

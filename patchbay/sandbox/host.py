@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from patchbay.errors import Lack
 
-__all__ = ["TOOLS", "lacks", "namespace_lacks", "subordinate_ids", "tool_path", "which"]
+__all__ = ["TOOLS", "lacks", "namespace_lacks", "tool_path", "which"]
 
 # What a lab cannot be without, and the package that has it on Debian and Ubuntu.
 TOOLS = {"ip": "iproute2", "tc": "iproute2", "nft": "nftables"}
@@ -75,21 +75,3 @@ def _setting(name: str) -> str | None:
             return file.read().strip()
     except OSError:
         return None
-
-
-def subordinate_ids(kind: str) -> tuple[int, int] | None:
-    """(first, count) of the user's own range in /etc/subuid (kind 'uid') or /etc/subgid ('gid')."""
-    if which(f"new{kind}map") is None:
-        return None
-    import getpass
-
-    names = {getpass.getuser(), str(os.geteuid())}
-    try:
-        with open(f"/etc/sub{kind}") as file:
-            for line in file:
-                name, first, count = line.strip().split(":")
-                if name in names:
-                    return int(first), int(count)
-    except (OSError, ValueError):
-        return None
-    return None

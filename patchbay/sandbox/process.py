@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import inspect
+import operator
 import os
-import pwd
 import signal
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import trio
@@ -18,9 +18,10 @@ import trio
 from patchbay.errors import PatchbayError
 from patchbay.sandbox.inside import wire
 from patchbay.sandbox.sandbox import Channel
+from patchbay.sandbox.spawn import Spawn
 from patchbay.sandbox.view import NodeView
 
-__all__ = ["NodePopen", "NodeProcess", "Spawn", "spawn"]
+__all__ = ["NodePopen", "NodeProcess", "spawn"]
 
 # After SIGTERM a process has so long to end by itself.
 GRACE = 2.0
@@ -82,8 +83,11 @@ class NodeProcess:
         return code
 
     def send_signal(self, signum: int) -> None:
-        """Send it a signal; nothing happens if it has ended."""
-        self._signal(signum, group=False)
+        """Send a signal to the process, unless it has ended. Raises `OSError` for an unknown number."""
+        number = operator.index(signum)
+        if not 0 <= number < signal.NSIG:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        self._signal(number, group=False)
 
     def terminate(self) -> None:
         """SIGTERM."""
@@ -124,54 +128,6 @@ def _close_now(stream: trio.lowlevel.FdStream) -> None:
     stream._fd_holder.close()
 
 
-class Spawn:
-    """What is to be started: the words of `Node.run`, made explicit."""
-
-    def __init__(
-        self,
-        argv: Sequence[str | os.PathLike[str]],
-        env: Mapping[str, str] | None,
-        cwd: Any,
-        user: str | int | None,
-    ) -> None:
-        if isinstance(argv, str | bytes) or not argv:
-            raise TypeError(f"argv must be a list such as ['ping', '-c1', host], not {argv!r}")
-        self.argv = [_plain(word) for word in argv]
-        self.env = {_plain(name): _plain(value) for name, value in {**os.environ, **(env or {})}.items()}
-        self.cwd = os.fspath(cwd) if cwd is not None else str(Path.cwd())
-        # setpriv(1), of util-linux: by name as /etc/passwd has it.
-        self.prefix = (
-            ["setpriv", f"--reuid={user}", f"--regid={_group_of(user)}", "--init-groups", "--"]
-            if user is not None
-            else []
-        )
-
-    def request(self, ns: str, targets: Sequence[int], **more: Any) -> wire.Message:
-        """Say it to the agent: `targets` are the numbers that the descriptors with it are to have."""
-        return {
-            "ns": ns,
-            "argv": [*self.prefix, *self.argv],
-            "env": self.env,
-            "cwd": self.cwd,
-            "targets": list(targets),
-            **more,
-        }
-
-
-def _plain(word: str | os.PathLike[str]) -> str:
-    """Return the text as a `str` and no subclass, such as an enum, which cannot travel."""
-    return str.__str__(os.fsdecode(word))
-
-
-def _group_of(user: str | int) -> str | int:
-    """Return the group that /etc/passwd gives the user; the user's own name or number where it has none."""
-    try:
-        entry = pwd.getpwuid(int(user)) if str(user).isdecimal() else pwd.getpwnam(str(user))
-    except KeyError:
-        return user
-    return entry.pw_gid
-
-
 async def spawn(view: NodeView, what: Spawn, stdin: Any, stdout: Any, stderr: Any) -> NodeProcess:
     """Start a process. The three streams are as for `subprocess.Popen`."""
     with _Streams(stdin, stdout, stderr) as streams:
@@ -179,10 +135,13 @@ async def spawn(view: NodeView, what: Spawn, stdin: Any, stdout: Any, stderr: An
         try:
             view.agent.send(conversation, {"spawn": what.request(view.ns, (0, 1, 2))}, streams.theirs)
             message, _ = await view.agent.answer(conversation)
+        except OSError as error:
+            conversation.close()
+            raise view.told(error) from None
         except BaseException:
             conversation.close()
             raise
-        process = NodeProcess(what.argv, message["pid"], conversation, view.agent)
+        process = NodeProcess(what.args, message["pid"], conversation, view.agent)
         process.stdin, process.stdout, process.stderr = streams.take()
         return process
 
@@ -253,7 +212,7 @@ class NodePopen(subprocess.Popen[Any]):
             raise TypeError(f"popen() in a node takes no {refused[0]}")
         self._view = view
         self._what = what
-        super().__init__(what.argv, **options)
+        super().__init__(what.args, **options)
 
     def _execute_child(self, *args: Any) -> None:
         """Start the process, in place of the method that forks this program.
@@ -279,7 +238,10 @@ class NodePopen(subprocess.Popen[Any]):
         request = self._what.request(self._view.ns, [0, 1, 2, *passed], options=options)
         with self._view.agent.converse() as conversation:
             self._view.agent.send(conversation, {"popen": request}, (*streams, *passed))
-            return _started(self._view.agent, conversation)
+            try:
+                return _started(self._view.agent, conversation)
+            except OSError as error:
+                raise self._view.told(error) from None
 
 
 def _started(agent: Channel, conversation: socket.socket) -> int:

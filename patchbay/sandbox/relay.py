@@ -14,7 +14,7 @@ from typing import Any
 
 from patchbay.sandbox.inside import wire
 
-__all__ = ["end_like", "relay"]
+__all__ = ["end_like", "refused", "relay"]
 
 _NOT_PASSED = {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD, signal.SIGTTIN, signal.SIGTTOU}
 
@@ -38,12 +38,20 @@ def relay(conversation: socket.socket, request: wire.Message, fds: tuple[int, ..
     started, _ = wire.receive(conversation)
     if started is None:
         return int(signal.SIGKILL)
-    if "errno" in started:
-        print(started["error"], file=sys.stderr)
-        # As a shell does: 127 where there is no such program, 126 where it cannot be run.
-        return (127 if started["errno"] == 2 else 126) << 8
+    if error := wire.error_of(started):
+        return refused(error)
     ended, _ = wire.receive(conversation)
     return int(ended["status"]) if ended else int(signal.SIGKILL)
+
+
+def refused(error: Exception) -> int:
+    """Print why a command did not start, and return the wait status that a shell's would have.
+
+    Its exit status is 127 where there is no such program, and 126 where the program cannot be run (POSIX, XCU
+    section 2.8.2).
+    """
+    print(error, file=sys.stderr)
+    return (127 if isinstance(error, FileNotFoundError) else 126) << 8
 
 
 def end_like(status: int) -> None:

@@ -16,6 +16,7 @@ import trio
 
 from patchbay.errors import HostError, LabClosedError, LabDiedError, PatchbayError
 from patchbay.sandbox import host
+from patchbay.sandbox.accounts import subordinate_ids
 from patchbay.sandbox.inside import wire
 from patchbay.sandbox.interpreter import fork_agent
 
@@ -80,9 +81,10 @@ class Channel:
     def next_answer(self, sock: socket.socket) -> tuple[wire.Message, list[int]]:
         """Wait likewise, in a conversation in which that was done before."""
         try:
-            return self._checked(*wire.receive(sock))
+            message, fds = wire.receive(sock)
         except BlockingIOError:
-            raise LabDiedError("the lab's agent gives no answer") from None
+            raise LabDiedError(f"the lab's agent gave no answer within {_ANSWER_WITHIN:g} s") from None
+        return self._checked(message, fds)
 
     def _checked(self, message: wire.Message | None, fds: list[int]) -> tuple[wire.Message, list[int]]:
         if message is None:
@@ -211,14 +213,14 @@ class Sandbox:
         if message is None:
             raise LabDiedError(f"the lab's agent did not start:\n{self._last_words()}")
         if "failed" in message:
-            raise HostError(host.namespace_lacks(message["failed"], message["error"]))
+            raise HostError(host.namespace_lacks(message["failed"], str(wire.error_of(message))))
         assert key in message, message
         return message
 
     def gone(self) -> LabClosedError | LabDiedError:
         """The error of who uses an agent that does not answer any more."""
         if self._closing:
-            return LabClosedError("the lab is closed: it lives as long as its `async with` block")
+            return LabClosedError()
         words = self._last_words()
         return LabDiedError("the lab's agent is gone, and the lab with it" + (f":\n{words}" if words else ""))
 
@@ -313,7 +315,7 @@ def _map_all(pid: int, kind: str) -> int:
 
 async def _map_subordinate(pid: int, kind: str, own: int) -> int:
     """Map 0 to oneself and 1… to the user's subordinate ids; 0 if there are none or they are refused."""
-    granted = host.subordinate_ids(kind)
+    granted = subordinate_ids(kind)
     tool = host.which(f"new{kind}map")
     if granted is None or tool is None:
         return 0

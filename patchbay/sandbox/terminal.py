@@ -10,14 +10,15 @@ import select
 import signal
 import socket
 import struct
-import sys
 import termios
 import tty
 from collections.abc import Iterator
 from typing import Any
 
+from patchbay.errors import LabDiedError
 from patchbay.sandbox.inside import wire
-from patchbay.sandbox.process import Spawn
+from patchbay.sandbox.relay import refused
+from patchbay.sandbox.spawn import Spawn
 
 __all__ = ["on_terminal"]
 
@@ -29,9 +30,10 @@ def on_terminal(conversation: socket.socket, what: Spawn, ns: str) -> int:
     wire.send(conversation, {"spawn": what.request(ns, (), tty=os.ttyname(slave))})
     message, _ = wire.receive(conversation)
     os.close(slave)
-    if message is None or "errno" in message:
-        print(message["error"] if message else "the lab is gone", file=sys.stderr)
-        return 127 << 8
+    if message is None:
+        return refused(LabDiedError("the lab is gone"))
+    if error := wire.error_of(message):
+        return refused(error)
     signal.signal(signal.SIGWINCH, lambda *_: _copy_size(master))
     with _raw_terminal():
         return _proxy(master, conversation)

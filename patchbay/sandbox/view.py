@@ -4,68 +4,97 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import operator
 import os
 import socket
 import stat
+import struct
 import subprocess
 import threading
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import trio
 
 from patchbay.errors import LabClosedError, LabDiedError, StaleHandleError
+from patchbay.plan.userland import Userland
+from patchbay.sandbox.accounts import Account, account_of
 from patchbay.sandbox.guard import allowed
 from patchbay.sandbox.sandbox import Sandbox
 
 __all__ = ["NodeView", "close_sockets_of"]
 
-# include/uapi/linux/sockios.h: a descriptor of the network namespace of a socket.
-SIOCGSKNS = 0x894C
+# include/uapi/linux/sockios.h: an interface's number, and a descriptor of a socket's network namespace.
+_SIOCGIFINDEX = 0x8933
+_SIOCGSKNS = 0x894C
 
 
 class NodeView:
-    """A node as its processes and sockets see it: made before the first of them, which takes 1 ms.
+    """A node as its processes and sockets see it: its machine, started before the first of them.
 
-    `namespace` identifies its network namespace as the kernel does.
+    Starting it takes 2 ms. `namespace` identifies the node's network namespace as the kernel does.
     """
 
-    def __init__(self, sandbox: Sandbox, ns: str, shown: Mapping[str, str]) -> None:
+    def __init__(self, sandbox: Sandbox, node: str, ns: str, userland: Userland) -> None:
+        self.node = node
         self.ns = ns
         self.agent = sandbox.agent
-        self._children = sandbox.children
-        self._asking = sandbox.asking
-        self._shown = dict(shown)
+        self._sandbox = sandbox
+        self._userland = userland
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         # socket() may be called from any thread, and must not be overtaken by close().
         self._lock = threading.Lock()
         self._closed = False
-        self.agent.request_now({"view": {"ns": ns, "shown": self._shown}})
+        try:
+            self.agent.request_now({"open": {"ns": ns, "userland": userland.message()}})
+        except OSError as error:
+            raise self.told(error) from None
         with self.socket(socket.AF_INET, socket.SOCK_DGRAM, 0) as probe:
             self.namespace = _namespace_of(probe.fileno())
 
+    def told(self, error: OSError) -> OSError:
+        """Return an error of the agent's as an error in this node."""
+        text = f"in '{self.node}': {error.strerror}"
+        return type(error)(error.errno, text, *([error.filename] if error.filename else []))
+
+    def account(self, user: str | int | None) -> Account | None:
+        """Return the ids of a user in this lab. Raises as `account_of` does."""
+        return account_of(user, self._sandbox.ids) if user is not None else None
+
     def socket(self, family: int, kind: int, proto: int) -> socket.socket:
         """Make a plain socket of the node. Blocks for some 50 µs."""
+        numbers = [operator.index(number) for number in (family, kind, proto)]
         with self._lock:
             if self._closed:
                 raise StaleHandleError("the node of this socket is gone")
-            fd = self._asking.ask({"socket": (self.ns, int(family), int(kind), proto)})
+            fd = self._sandbox.asking.ask({"socket": (self.ns, *numbers)})
             with allowed():
                 made = socket.socket(family, kind, proto, fileno=fd)
             self._sockets.add(made)
         return made
 
+    def index_of(self, interface: str) -> int:
+        """Return the kernel's number of an interface of the node (netdevice(7)). Raises `OSError`."""
+        with self.socket(socket.AF_INET, socket.SOCK_DGRAM, 0) as sock:
+            answer = fcntl.ioctl(sock, _SIOCGIFINDEX, struct.pack("16s24x", interface.encode()))
+        return int(struct.unpack_from("i", answer, 16)[0])
+
+    def owns(self, fd: int) -> bool:
+        """Return True for a socket of this node."""
+        return _namespace_of(fd) == self.namespace
+
     def adopt(self, child: subprocess.Popen[Any]) -> None:
         """Note a process of the node that is a child of the program."""
-        self._children.difference_update([each for each in list(self._children) if each.poll() is not None])
-        self._children.add(child)
+        children = self._sandbox.children
+        children.difference_update([each for each in list(children) if each.poll() is not None])
+        children.add(child)
 
-    def show(self, files: Mapping[str, str]) -> None:
-        """Show files at other places (target: source), and no others, to the node's processes."""
-        if self._shown != files:
-            self._shown = dict(files)
-            self.agent.request_now({"show": {"ns": self.ns, "shown": self._shown}})
+    def show(self, userland: Userland) -> None:
+        """Show the node's processes the names that it has now."""
+        if self._userland != userland:
+            self._userland = userland
+            self.agent.request_now({"show": {"ns": self.ns, "userland": userland.message()}})
 
     def leave(self) -> None:
         """End what runs in the node, and close every socket that was handed out, because the node is gone."""
@@ -88,7 +117,7 @@ class NodeView:
 def _namespace_of(fd: int) -> tuple[int, int] | None:
     """What identifies the network namespace of a socket; None where it is none of ours."""
     try:
-        ns = fcntl.ioctl(fd, SIOCGSKNS)
+        ns = fcntl.ioctl(fd, _SIOCGSKNS)
     except OSError:
         return None
     try:

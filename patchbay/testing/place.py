@@ -10,6 +10,7 @@ import trio
 from attrs import frozen
 
 if TYPE_CHECKING:
+    from patchbay.errors import PatchbayError
     from patchbay.lab.node import Node
 
 __all__ = ["DATAGRAM", "STREAM", "Endpoint", "Place", "endpoint_of"]
@@ -30,6 +31,10 @@ class Place:
     """A node, or without one the network that the calling task is in anyway."""
 
     node: Node | None
+
+    def gone(self) -> PatchbayError | None:
+        """Return the error of who uses the node now, or None while it can be used."""
+        return self.node.gone() if self.node else None
 
     async def bound(self, kind: int, local: Endpoint) -> trio.socket.SocketType:
         """A socket at `local`; one of TCP shares its port with others that are made so. Raises `OSError`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from patchbay.testing.place import DATAGRAM, STREAM, Endpoint, Place, endpoint_o
 from patchbay.testing.streams import receive
 
 if TYPE_CHECKING:
+    from patchbay.errors import PatchbayError
     from patchbay.lab.node import Node
 
 __all__ = ["StunServers", "serve_stun"]
@@ -80,11 +81,16 @@ async def serve_stun(
             listening = stack.enter_context(await place.bound(STREAM, endpoint))
             listening.listen()
             listeners.append(trio.SocketListener(listening))
-        async with background() as nursery:
+        gone = partial(_first_gone, [place for place, _ in sites])
+        async with background(gone) as tasks:
             for endpoint in udp:
-                nursery.start_soon(_serve_udp, servers, udp, endpoint)
-            nursery.start_soon(trio.serve_listeners, partial(_serve_tcp, servers), listeners)
+                tasks.start_soon(_serve_udp, servers, udp, endpoint)
+            tasks.start_soon(trio.serve_listeners, partial(_serve_tcp, servers), listeners)
             yield servers
+
+
+def _first_gone(places: Sequence[Place]) -> PatchbayError | None:
+    return next((error for place in places if (error := place.gone())), None)
 
 
 def _site(given: Node | tuple[Node | None, str]) -> tuple[Place, str]:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterable
 
 import trio
 
-from patchbay.lab.reflector import background
+from patchbay.lab.reflector import Background, background
 from patchbay.model.nat import Behavior
 from patchbay.services import stun_messages as stun
 from patchbay.testing.place import STREAM, Endpoint, Place, endpoint_of
@@ -63,7 +63,7 @@ class TcpInside:
         """Accept at this port from now on, and note in `accepted` who comes."""
         sock = await self._prober.bound(self.endpoint[1])
         sock.listen()
-        self._prober.nursery.start_soon(self._accept, sock)
+        self._prober.tasks.start_soon(self._accept, sock)
 
     async def _accept(self, sock: trio.socket.SocketType) -> None:
         while True:
@@ -80,11 +80,11 @@ class TcpProber:
         place: Place,
         own: str,
         servers: StunServers | None,
-        nursery: trio.Nursery,
+        tasks: Background,
         sockets: contextlib.ExitStack,
     ) -> None:
         self.pace = Pace.of(0.2, 5)
-        self.nursery = nursery
+        self.tasks = tasks
         self.sockets = sockets
         self._place = place
         self._own = own
@@ -169,5 +169,5 @@ async def open_tcp(place: Place, own: str, servers: StunServers | None = None) -
     no mapping is given away again meanwhile.
     """
     with contextlib.ExitStack() as sockets:
-        async with background() as nursery:
-            yield TcpProber(place, own, servers, nursery, sockets)
+        async with background(place.gone) as tasks:
+            yield TcpProber(place, own, servers, tasks, sockets)

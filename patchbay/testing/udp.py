@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 import trio
 from attrs import define, field
 
-from patchbay.lab.reflector import background
+from patchbay.lab.reflector import Background, background
 from patchbay.model.nat import Behavior
 from patchbay.services import stun_messages as stun
 from patchbay.testing.place import DATAGRAM, Endpoint, Place, endpoint_of
@@ -98,17 +98,17 @@ class UdpInside:
 class UdpProber:
     """See `Prober`."""
 
-    def __init__(self, place: Place, own: str, nursery: trio.Nursery, sockets: contextlib.ExitStack) -> None:
+    def __init__(self, place: Place, own: str, tasks: Background, sockets: contextlib.ExitStack) -> None:
         self.pace = Pace.of(0.2, 5)
         self._place = place
         self._own = own
-        self._nursery = nursery
+        self._tasks = tasks
         self._sockets = sockets
 
     async def inside(self) -> UdpInside:
         sock = self._sockets.enter_context(await self._place.bound(DATAGRAM, (self._own, 0)))
         inside = UdpInside(sock, self.pace)
-        self._nursery.start_soon(inside.receive)
+        self._tasks.start_soon(inside.receive)
         return inside
 
     async def filtering(self, server: Endpoint, answer: Answer) -> Finding:
@@ -173,5 +173,5 @@ async def open_udp(place: Place, own: str) -> AsyncIterator[UdpProber]:
     no mapping is given away again meanwhile.
     """
     with contextlib.ExitStack() as sockets:
-        async with background() as nursery:
-            yield UdpProber(place, own, nursery, sockets)
+        async with background(place.gone) as tasks:
+            yield UdpProber(place, own, tasks, sockets)

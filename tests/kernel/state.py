@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from patchbay.lab.lab import Lab
+from tests.kernel.inside import run_in_lab
 
 __all__ = ["DUMP", "is_settled", "kernel_state", "parse"]
 
@@ -38,8 +39,7 @@ VOLATILE = {
 
 async def kernel_state(lab: Lab) -> State:
     script = DUMP.replace("SYSCTLS", "net.ipv4.ip_forward net.ipv6.conf.all.forwarding")
-    done = await lab.ix.run(["sh", "-c", script], capture_stdout=True)
-    return parse(done.stdout.decode().splitlines())
+    return parse((await run_in_lab(lab, "sh", "-c", script)).splitlines())
 
 
 def parse(lines: Iterable[str]) -> State:

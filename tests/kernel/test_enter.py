@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import socket
+import struct
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -100,6 +103,13 @@ LEAKS: dict[str, Callable[[], Any]] = {
     "C socket": lambda: socket.SocketType(socket.AF_INET, socket.SOCK_STREAM),
     "getaddrinfo": lambda: socket.getaddrinfo("example.invalid", 80),
     "gethostbyname": lambda: socket.gethostbyname("example.invalid"),
+    "gethostbyaddr": lambda: socket.gethostbyaddr("192.0.2.1"),
+    "getnameinfo": lambda: socket.getnameinfo(("192.0.2.1", 80), 0),
+    "an interface's number": lambda: socket.getaddrinfo("fe80::1%lo", 80),
+    "netlink": lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW),
+    "packet socket": lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW),
+    "abstract unix socket": lambda: socket.socket(socket.AF_UNIX).bind("\0patchbay-test"),
+    "abstract unix socket's peer": lambda: socket.socket(socket.AF_UNIX).connect("\0patchbay-test"),
     "a socket in a pool's thread that is older": lambda: POOL.submit(socket.socket).result(),
     "a thread's socket": in_a_thread(socket.socket),
     "a thread's look-up": in_a_thread(lambda: socket.getaddrinfo("example.invalid", 80)),
@@ -125,6 +135,61 @@ async def test_sockets_that_are_no_network_are_left_alone_inside() -> None:
             with one, other:
                 one.send(b"x")
                 assert other.dup().recv(1) == b"x"
+
+
+async def test_abstract_unix_sockets_are_the_nodes_and_those_in_files_the_machines(tmp_path: Path) -> None:
+    async with home_lab() as lab:
+        laptop, server = lab.device("laptop"), lab.device("server")
+        for name in ("\0patchbay-test", str(tmp_path / "socket")):
+            with laptop.enter(), trio.socket.socket(socket.AF_UNIX) as listener:
+                await listener.bind(name)
+                listener.listen()
+                with trio.socket.socket(socket.AF_UNIX) as client:
+                    await client.connect(name)
+                with server.enter(), trio.socket.socket(socket.AF_UNIX) as other:
+                    if name.startswith("\0"):
+                        with pytest.raises(ConnectionRefusedError):
+                            await other.connect(name)
+                    else:
+                        await other.connect(name)
+
+
+async def test_netlink_sockets_of_trio_are_the_nodes() -> None:
+    # linux/rtnetlink.h and netlink.h: a request for all links, and the name attribute of an answer.
+    request = struct.pack("=IHHII", 17, 18, 0x301, 1, 0) + b"\0"
+    async with home_lab() as lab:
+        with lab.device("laptop").enter():
+            sock = trio.socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)
+        with sock:
+            await sock.send(request)
+            answer = await sock.recv(65536)
+    assert b"eth0\0" in answer and b"lo\0" in answer
+    assert answer.count(b"\3\0eth") == 1  # attribute 3 is IFLA_IFNAME
+
+
+async def test_numbers_of_interfaces_are_the_nodes() -> None:
+    async with home_lab() as lab:
+        laptop, home = lab.device("laptop"), lab.router("home")
+        for number in range(3):  # the machine's numbers, and other nodes', are others
+            await lab.add_device(f"d{number}", uplink=home)
+        done = await laptop.run(["ip", "-j", "link", "show", "dev", "eth0"], capture_stdout=True)
+        (link,) = json.loads(done.stdout)
+        assert laptop.iface("eth0").index == link["ifindex"]
+        ll6 = f"{laptop.iface('eth0').ll6}%eth0"
+        with laptop.enter():
+            found = await trio.socket.getaddrinfo(ll6, 80, type=socket.SOCK_DGRAM)
+            assert found[0][4][3:] == (link["ifindex"],)
+            sock = trio.socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+            await sock.connect((ll6, 80))
+            assert sock.getsockname()[3] == link["ifindex"]
+
+
+async def test_reverse_look_ups_are_the_nodes() -> None:
+    async with home_lab() as lab:
+        lab.dns_entry("db.lab", "192.0.2.1")
+        with lab.device("laptop").enter():
+            assert await trio.socket.getnameinfo(("192.0.2.1", 80), 0) == ("db.lab", "http")
+            assert await trio.socket.getnameinfo(("127.0.0.1", 80), 0) == ("localhost", "http")
 
 
 async def test_trios_own_threads_are_free_again_after_the_block() -> None:

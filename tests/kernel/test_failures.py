@@ -17,6 +17,7 @@ from patchbay.layout.allocate import extend
 from patchbay.model.lab import LabSpec, RouterPreset, RouterSpec
 from patchbay.plan.change import between
 from patchbay.tools.commands import Command, Ip, SetSysctl
+from tests.kernel.inside import processes_of, run_in_lab
 from tests.kernel.labs import PING
 from tests.kernel.state import is_settled, kernel_state
 from tests.patience import await_until
@@ -201,8 +202,7 @@ async def test_an_ip_that_is_kept_tells_each_batch_its_own_first_error() -> None
         status, said = await told("netns add e", "link add name x mtu many type dummy", "netns add f")
         assert (status, said) == (1, 'Error: argument "many" is wrong: Invalid "mtu" value\n\n')
         assert await told("netns add g") == (0, "")
-        names = await lab.ix.run(["ls", "/run/netns"], capture_stdout=True)
-        assert names.stdout.split() == [b"a", b"b", b"c", b"d", b"e", b"g", b"ix"]
+        assert (await run_in_lab(lab, "ls", "/run/netns")).split() == ["a", "b", "c", "d", "e", "g", "ix"]
 
 
 async def keep(lab: Lab, *lines: str) -> tuple[int, str]:
@@ -217,13 +217,10 @@ async def test_no_ip_is_kept_that_would_keep_a_removed_namespace() -> None:
         home = await lab.add_router("home", preset="home")
         await lab.add_device("laptop", uplink=home)
 
-        async def kept() -> bool:
-            return (await lab.ix.run(["pgrep", "-x", "ip"], check=False, capture_stdout=True)).returncode == 0
-
-        assert await kept()
+        assert processes_of(lab, "ip")
         await lab.apply(RemoveDevice("laptop"))
 
         async def none_is_kept() -> bool:
-            return not await kept()
+            return not processes_of(lab, "ip")
 
         await await_until(none_is_kept)

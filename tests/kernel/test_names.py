@@ -6,6 +6,7 @@ import trio
 import patchbay
 from patchbay import CommandFailed, Device
 from patchbay.change import RemoveDevice
+from tests.kernel.inside import run_in_lab
 from tests.kernel.labs import home_lab
 from tests.patience import DEADLINE
 
@@ -45,14 +46,14 @@ async def test_names_of_a_batch_that_fails_are_not_there() -> None:
 async def test_a_name_that_cannot_be_written_is_undone_and_stands_in_the_journal() -> None:
     async with home_lab() as lab:
         laptop = lab.device("laptop")
-        await laptop.run(["touch", f"/run/patchbay/{laptop.ns}"])  # where the folder of its names would be
+        await run_in_lab(lab, "touch", f"/run/patchbay/{laptop.ns}")  # where the folder of its names would be
         with pytest.raises(CommandFailed, match="tell 'laptop' the names it can look up"):
             laptop.dns_entry("own.lab", "192.0.2.2")
         assert laptop.resolve("own.lab") is None
         tried = [record for record in lab.commands if record.undone]
         assert [record.tool for record in tried] == ["tee", "tee", "rm", "rm"]
         assert tried[0].status == 1
-        await laptop.run(["rm", f"/run/patchbay/{laptop.ns}"])
+        await run_in_lab(lab, "rm", f"/run/patchbay/{laptop.ns}")
         laptop.dns_entry("other.lab", "192.0.2.2")
         assert "other.lab" in await hosts_of(laptop)
         assert "own.lab" not in await hosts_of(laptop)

@@ -9,10 +9,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
@@ -207,28 +205,6 @@ async def test_a_lab_ends_at_once_though_nobody_has_waited_for_its_popen() -> No
         of_the_lab = descendants(lab._core.session.sandbox.pid)
     assert child.returncode == -signal.SIGKILL
     wait_until(lambda: not of_the_lab.keys() & descendants(os.getpid()).keys(), "the end of the lab")
-
-
-WRONG: dict[str, Callable[[patchbay.Device], Any]] = {
-    "a null byte": lambda node: node.run(["echo", "a\0b"]),
-    "a variable": lambda node: node.run(["true"], env={"A=B": "c"}),
-    "a null byte of popen": lambda node: node.popen(["echo", "a\0b"]),
-    "a variable of popen": lambda node: node.popen(["true"], env={"A=B": "c"}),
-    "a family": lambda node: node.socket(1 << 40),
-    "a name": lambda node: node.getaddrinfo("a" * 70 + ".test", 80),
-    "flags": lambda node: node.getaddrinfo("a.test", 80, 1 << 40),
-}
-
-
-@pytest.mark.parametrize("what", WRONG)
-async def test_a_wrong_argument_is_refused_and_the_lab_goes_on(what: str) -> None:
-    async with home_lab() as lab:
-        laptop = lab.device("laptop")
-        with trio.fail_after(DEADLINE), pytest.raises(ValueError):
-            refused = WRONG[what](laptop)
-            if isinstance(refused, Awaitable):
-                await refused
-        await laptop.run(["true"])
 
 
 async def test_popen_hands_over_many_descriptors() -> None:

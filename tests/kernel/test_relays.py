@@ -18,7 +18,7 @@ import trio
 import patchbay
 from patchbay.lab.lab import Lab
 from tests.judging import All, Best, satisfy
-from tests.leftovers import descendants
+from tests.kernel.inside import processes_of
 from tests.links.measuring import Flow, Pings, expect_round_trip, open_links, ping
 from tests.links.rates import expect_rate, tcp, udp
 from tests.patience import DEADLINE, await_until
@@ -26,14 +26,9 @@ from tests.patience import DEADLINE, await_until
 pytestmark = pytest.mark.kernel
 
 
-async def relays(lab: Lab) -> list[int]:
-    found = await lab.ix.run(["pgrep", "-x", "relay"], capture_stdout=True, check=False)
-    return [int(pid) for pid in found.stdout.split()]
-
-
 async def until_relays(lab: Lab, number: int) -> None:
     async def are_as_many() -> bool:
-        return len(await relays(lab)) == number
+        return len(processes_of(lab, "relay")) == number
 
     await await_until(are_as_many, f"{number} relays")
 
@@ -58,7 +53,7 @@ async def has_lost_its_carrier(node: patchbay.Node) -> bool:
 @pytest.mark.ordinary
 async def test_there_is_one_relay_for_each_of_a_few_links_with_a_condition_and_none_without() -> None:
     async with open_links("userspace", {"a": "wifi", "b": None, "c": {"up": {"loss_pct": 1}}}) as lab:
-        assert len(await relays(lab)) == 2
+        assert len(processes_of(lab, "relay")) == 2
         await lab.device("a").set_link_condition("eth0", None)
         await until_relays(lab, 1)
         await lab.device("b").set_link_condition("eth0", "wifi")
@@ -89,7 +84,7 @@ async def served(lab: Lab) -> list[tuple[int, set[str]]]:
     sockets = (await lab.router("r").run(["cat", "/proc/net/packet"], capture_stdout=True)).stdout.decode()
     rows = [line.split() for line in sockets.splitlines()[1:]]
     ports = {f"socket:[{row[-1]}]": names.get(row[4], "") for row in rows}
-    found = [(pid, {ports.get(file, "") for file in files_of(pid)}) for pid in relays_of(lab)]
+    found = [(pid, {ports.get(file, "") for file in files_of(pid)}) for pid in processes_of(lab, "relay")]
     found = [(pid, {name for name in names if name.startswith("d-")}) for pid, names in found]
     return sorted(found, key=lambda each: len(each[1]), reverse=True)
 
@@ -152,8 +147,8 @@ async def test_a_relay_that_dies_takes_the_link_down_and_the_lab_says_so(tmp_pat
         async with open_links("userspace", {"d": "wifi"}, run_dir=tmp_path) as lab:
             device, server = lab.device("d"), lab.device("server").ip
             assert await carrier(device)
-            (pid,) = await relays(lab)
-            await lab.ix.run(["kill", "-KILL", str(pid)])
+            (pid,) = processes_of(lab, "relay")
+            os.kill(pid, signal.SIGKILL)
             told = await until_event(lab, "service_lost")
             assert (told["node"], told["iface"]) == ("d", "eth0")
             assert "killed" in told["reason"]
@@ -171,9 +166,9 @@ async def test_a_relay_that_dies_takes_the_link_down_and_the_lab_says_so(tmp_pat
 async def test_a_lost_link_that_cannot_be_cut_is_one_plain_error(break_command: Callable[..., Any]) -> None:
     with pytest.raises(patchbay.LinkLostError) as raised:
         async with open_links("userspace", {"d": "wifi"}) as lab:
-            (pid,) = await relays(lab)
+            (pid,) = processes_of(lab, "relay")
             with break_command(lambda command: command.argv[-1] == "down"):
-                await lab.ix.run(["kill", "-KILL", str(pid)])
+                os.kill(pid, signal.SIGKILL)
                 await await_until(partial(has_undone, lab))
     assert "the relay of the link of device 'd' on eth0 ended (killed?)" in str(raised.value)
     assert "could not break the link of device 'd' on eth0" in str(raised.value)
@@ -185,8 +180,8 @@ async def has_undone(lab: Lab) -> bool:
 
 async def test_a_lost_link_that_needs_no_relay_any_more_is_no_error() -> None:
     async with open_links("userspace", {"d": "wifi"}) as lab:
-        (pid,) = await relays(lab)
-        await lab.ix.run(["kill", "-KILL", str(pid)])
+        (pid,) = processes_of(lab, "relay")
+        os.kill(pid, signal.SIGKILL)
         await until_event(lab, "service_lost")
         await lab.device("d").set_link_condition("eth0", None)
         assert await carrier(lab.device("d"))
@@ -197,8 +192,8 @@ async def test_a_lost_link_that_needs_no_relay_any_more_is_no_error() -> None:
 async def test_a_lost_link_comes_back_when_its_condition_is_set_again() -> None:
     async with open_links("userspace", {"d": "wifi"}) as lab:
         device = lab.device("d")
-        (pid,) = await relays(lab)
-        await lab.ix.run(["kill", "-KILL", str(pid)])
+        (pid,) = processes_of(lab, "relay")
+        os.kill(pid, signal.SIGKILL)
         await until_event(lab, "service_lost")
         await device.set_link_condition("eth0", "wifi")
         assert await carrier(device)
@@ -206,20 +201,10 @@ async def test_a_lost_link_comes_back_when_its_condition_is_set_again() -> None:
         assert "link_lost" not in lab.state()["devices"]["d"]["ifaces"][0]
 
 
-def relays_of(lab: Lab) -> list[int]:
-    """The lab's relays, in this machine's numbers."""
-    found = []
-    for pid in descendants(lab._core.session.sandbox.pid):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            if Path(f"/proc/{pid}/comm").read_text() == "relay\n":
-                found.append(pid)
-    return found
-
-
 @pytest.mark.ordinary
 async def test_a_lab_that_ends_ends_its_relays() -> None:
     async with open_links("userspace", {"d": "wifi"}) as lab:
-        (pid,) = relays_of(lab)
+        (pid,) = processes_of(lab, "relay")
         ends = os.pidfd_open(pid)
     # pidfd_open(2): readable once the process has ended.
     with trio.fail_after(DEADLINE):
@@ -244,6 +229,11 @@ async def test_adding_a_device_whose_link_cannot_be_leaves_the_lab_as_it_was(
         await expect_round_trip(late, lab.device("server").ip, 20)
 
 
+def signal_relays(lab: Lab, signum: int) -> None:
+    for pid in processes_of(lab, "relay"):
+        os.kill(pid, signum)
+
+
 async def test_what_comes_after_a_restored_region_link_is_not_lost_by_a_relay_that_was_held_up() -> None:
     spec = {
         "region": {"us": {"latencies": {"eu": 10}}, "eu": {}},
@@ -252,7 +242,7 @@ async def test_what_comes_after_a_restored_region_link_is_not_lost_by_a_relay_th
     }
     async with patchbay.open_lab(spec, emulator="userspace") as lab, trio.open_nursery() as nursery:
         flow, sent = Flow(lab.device("america"), lab.device("europe")), trio.Event()
-        await lab.ix.run(["pkill", "-STOP", "-x", "relay"])
+        signal_relays(lab, signal.SIGSTOP)
 
         async def break_and_restore() -> None:
             await lab.break_region_link("us", "eu")
@@ -263,7 +253,7 @@ async def test_what_comes_after_a_restored_region_link_is_not_lost_by_a_relay_th
         nursery.start_soon(break_and_restore)
         with trio.move_on_after(1):  # a machine that is slower only misses a fault
             await sent.wait()
-        await lab.ix.run(["pkill", "-CONT", "-x", "relay"])
+        signal_relays(lab, signal.SIGCONT)
         await sent.wait()
         assert (await flow.send_many(0)) == [7]
 
@@ -307,7 +297,7 @@ async def test_packets_wait_for_the_opportunities_of_a_trace(tmp_path: Path) -> 
 async def test_a_trace_takes_the_relay_even_where_the_kernel_was_asked_for(tmp_path: Path) -> None:
     (tmp_path / "even").write_text("1\n")
     async with open_links("netem", {"d": {"trace": str(tmp_path / "even")}}) as lab:
-        assert len(await relays(lab)) == 1
+        assert len(processes_of(lab, "relay")) == 1
         assert (await ping(lab.device("d"), lab.device("server").ip, 3)).times
 
 

@@ -31,6 +31,7 @@ from patchbay.model.lab import (
 from patchbay.model.link import LINK_PRESETS, LinkCondition, LinkPreset
 from patchbay.plan import view
 from patchbay.record.history import layout_after
+from tests.kernel.inside import into
 from tests.kernel.state import DUMP, parse
 from tests.patience import DEADLINE, wait_until
 from tests.processes import popen, run
@@ -120,7 +121,7 @@ async def compare(lab: Lab, folder: Path, *, everything: bool = False) -> None:
     env = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     shells = [
-        Shell(lab.ix.popen(["sh", str(dump)], **pipes)),
+        Shell(popen([*into(lab), "sh", str(dump)], **pipes)),
         Shell(popen(["sh", str(script), "sh", str(dump)], env=env, **pipes)),
     ]
     await trio.to_thread.run_sync(until_equal, shells)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from patchbay.layout.layout import PolicyLayout, RouterLayout
 from patchbay.plan import policy, port_mapping
 from patchbay.plan.resources import Key, Resource
 from patchbay.tools.commands import WriteFile
+from tests.kernel.inside import processes_of
 from tests.nat.asking import (
     INSIDE,
     OUTSIDE,
@@ -39,22 +41,17 @@ from tests.processes import run
 pytestmark = pytest.mark.kernel
 
 
-async def processes(lab: Lab, name: str) -> list[int]:
-    found = await lab.ix.run(["pgrep", "-x", name], capture_stdout=True, check=False)
-    return [int(pid) for pid in found.stdout.split()]
-
-
 async def until_gone(lab: Lab, name: str) -> None:
     async def gone() -> bool:
-        return not await processes(lab, name)
+        return not processes_of(lab, name)
 
     await await_until(gone)
 
 
 async def kill(lab: Lab, name: str) -> dict[str, Any]:
     """Kill the one process of that name; the event that tells of it."""
-    (pid,) = await processes(lab, name)
-    await lab.ix.run(["kill", "-KILL", str(pid)])
+    (pid,) = processes_of(lab, name)
+    os.kill(pid, signal.SIGKILL)
     with trio.fail_after(DEADLINE):
         async for event in lab.events():
             if event.kind == "service_lost":
@@ -70,7 +67,7 @@ async def test_a_reboot_forgets_the_mappings_and_serves_again(reboot: str) -> No
     async with mapping_lab() as lab:
         laptop, phone, home = lab.device("laptop"), lab.device("phone"), lab.router("home")
         async with serving(laptop, phone):
-            before = await processes(lab, "port_mapper")
+            before = processes_of(lab, "port_mapper")
 
             async def epoch() -> int:
                 """Seconds since the server has begun without mappings (RFC 6886 section 3.6)."""
@@ -93,8 +90,8 @@ async def test_a_reboot_forgets_the_mappings_and_serves_again(reboot: str) -> No
                 await Upnp().map(phone, "udp")
                 assert await reached(lab, "udp", OUTSIDE) == "phone"
                 await home.flush_nat_state()
-            assert await processes(lab, "port_mapper") == before
-            assert len(await processes(lab, "miniupnpd")) == 1
+            assert processes_of(lab, "port_mapper") == before
+            assert len(processes_of(lab, "miniupnpd")) == 1
 
 
 async def test_without_a_nat_nothing_is_served_and_with_another_it_is_again() -> None:
@@ -190,7 +187,7 @@ async def test_without_miniupnpd_the_error_says_what_to_install_and_the_lab_is_a
             await lab.add_router("late", preset="home", port_mapping=True)
         assert "sudo apt-get install miniupnpd-nftables" in str(caught.value)
         assert lab.state() == before
-        assert len(await processes(lab, "port_mapper")) == 1
+        assert len(processes_of(lab, "port_mapper")) == 1
         await in_agents_mounts(lab, "umount", program)
         late = await lab.add_router("late", preset="home", port_mapping=True)
         guest = await lab.add_device("guest", uplink=late)
@@ -248,7 +245,7 @@ async def test_a_lab_file_has_it(tmp_path: Path) -> None:
     async with patchbay.open_lab(tmp_path / "lab.toml") as lab:
         assert lab.router("r").port_mapping
         assert lab.state()["routers"]["r"]["port_mapping"] is True
-        assert len(await processes(lab, "miniupnpd")) == 1
+        assert len(processes_of(lab, "miniupnpd")) == 1
 
 
 MAPPING = """

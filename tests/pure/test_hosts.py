@@ -10,7 +10,7 @@ from patchbay.change.nodes import RemoveDevice
 from patchbay.errors import SpecError
 from patchbay.layout.layout import Layout
 from patchbay.plan.change import between
-from patchbay.plan.hosts import FILES, own_file, own_files
+from patchbay.plan.hosts import FILES, names_files, own_file
 from patchbay.tools.commands import Command, RemoveFile, WriteFile
 from tests.pure.labs import layout_of
 
@@ -68,10 +68,8 @@ def test_a_node_with_a_name_of_its_own_gets_both_files() -> None:
     }
     assert {command.owner for command in name_commands(old, new)} == {"laptop"}
     assert {command.why for command in name_commands(old, new)} == {"tell 'laptop' the names it can look up"}
-    assert own_files(old, LAB.devices["laptop"]) == {}
-    assert own_files(new, LAB.devices["laptop"]) == {
-        f"/etc/{name}": f"/run/patchbay/laptop/{name}" for name in FILES
-    }
+    assert names_files(old, LAB.devices["laptop"]) == {name: f"/run/patchbay/{name}" for name in FILES}
+    assert names_files(new, LAB.devices["laptop"]) == {name: f"/run/patchbay/laptop/{name}" for name in FILES}
 
 
 def test_a_name_for_all_reaches_the_nodes_with_files_of_their_own() -> None:

@@ -20,8 +20,9 @@ from typing import Any
 from patchbay.sandbox.inside import kernel, parent, service, wire
 from patchbay.sandbox.inside.hubs import Hubs
 from patchbay.sandbox.inside.lanes import Lanes
+from patchbay.sandbox.inside.machine import MACHINE, enter_network
 from patchbay.sandbox.inside.mounts import prepare_mounts
-from patchbay.sandbox.inside.nodes import Nodes, enter_network
+from patchbay.sandbox.inside.nodes import Nodes
 from patchbay.sandbox.inside.packages import use_packages
 from patchbay.sandbox.inside.programs import start
 from patchbay.sandbox.inside.server import Conversation, Server
@@ -37,19 +38,20 @@ def main(request: wire.Message, program: int, channel_fd: int, stderr: int) -> N
         os.dup2(stderr, fd)
     os.close(stderr)
     os.chdir("/")
-    flags = kernel.CLONE_NEWUSER | kernel.CLONE_NEWNET | kernel.CLONE_NEWNS | kernel.CLONE_NEWPID
-    _or_report(channel, "unshare", lambda: kernel.unshare(flags))
+    _or_report(channel, "unshare", lambda: kernel.unshare(kernel.CLONE_NEWUSER | MACHINE))
     wire.send(channel, {"unshared": True})
     if wire.receive(channel)[0] is None:
         return
     mine, theirs = wire.pair()
+    proc = os.open("/proc", os.O_PATH)
     if os.fork() == 0:
+        os.close(proc)
         mine.close()
         _be_first(channel, program, theirs, request["path"])
     for each in (channel, theirs):
         each.close()
     os.close(program)
-    parent.serve(mine)
+    parent.serve(mine, proc)
     os.wait()
 
 
@@ -69,7 +71,7 @@ def _or_report(channel: socket.socket, stage: str, step: Callable[[], object]) -
     try:
         step()
     except OSError as error:
-        wire.send(channel, {"failed": stage, "errno": error.errno, "error": str(error)})
+        wire.send(channel, {"failed": stage, **wire.failure(error)})
         os._exit(1)
 
 
@@ -86,17 +88,17 @@ class Agent(Server):
         super().__init__(channel)
         # The channel may be held open by a fork of the program; its own end is told by its pidfd.
         self.watch(program, self.quit)
-        self.nodes = Nodes()
+        self.nodes = Nodes(self)
         self.operations = {
             "lanes": Lanes(self, self.nodes, path).run,
-            "view": self.view,
+            "open": self.open,
             "show": self.show,
             "leave": self.leave,
             "spawn": self.spawn,
             "signal": self.signal,
             "popen": self.popen,
             "socket": self.socket,
-            "getaddrinfo": self.getaddrinfo,
+            "look-up": self.look_up,
             "calls": self.calls,
             "service": self.service,
         }
@@ -105,26 +107,25 @@ class Agent(Server):
 
     # -- nodes
 
-    def view(self, conversation: Conversation, request: dict[str, Any], _fds: list[int]) -> None:
-        """Make what the processes of a node see, before the first of them."""
-        self.nodes.open(request["ns"], request["shown"])
+    def open(self, conversation: Conversation, request: dict[str, Any], _fds: list[int]) -> None:
+        """Start the machine of a node, before its first process or socket."""
+        self.nodes.open(request["ns"], request["userland"])
         conversation.reply({"open": True})
 
     def show(self, conversation: Conversation, request: dict[str, Any], _fds: list[int]) -> None:
-        """Show files at other places (target: source), and no others, to every process of the node."""
-        self.nodes.show(request["ns"], request["shown"])
+        """Show the processes of a node the names that it has now."""
+        self.nodes.show(request["ns"], request["userland"])
         conversation.reply({"shown": True})
 
     def leave(self, conversation: Conversation, ns: str, _fds: list[int]) -> None:
-        """End every process in a node that is gone, and let go of its namespaces."""
-        _end_processes_in(os.fstat(self.nodes.view(ns).network).st_ino)
+        """End every process of a node that is gone."""
         self.nodes.close(ns)
         conversation.reply({"left": True})
 
     # -- processes
 
     def spawn(self, conversation: Conversation, request: dict[str, Any], fds: list[int]) -> None:
-        """Start a process in a node; tell its pid now and its wait status later."""
+        """Start a process in a node; tell its pid there now and its wait status later."""
         with self.nodes.inside(request["ns"]):
             pid = start(request, fds)
         conversation.pid = pid
@@ -134,18 +135,20 @@ class Agent(Server):
             conversation.reply({"status": status})
 
         self.children[pid] = ended
-        conversation.reply({"pid": pid})
+        conversation.reply({"pid": _pid_in_node(pid)})
 
     def signal(self, conversation: Conversation, request: list[int], _fds: list[int]) -> None:
         """Send a signal, or the same to the whole process group: [number, group]."""
         signum, group = request
         if conversation.pid is not None:
-            (os.killpg if group else os.kill)(conversation.pid, signum)
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                (os.killpg if group else os.kill)(conversation.pid, signum)
 
     def popen(self, conversation: Conversation, request: dict[str, Any], fds: list[int]) -> None:
         """Have the agent's parent start a process that is a child of the program, and answer for itself."""
-        view = self.nodes.view(request["ns"])
-        wire.send(self._parent, request, (conversation.sock.fileno(), view.network, view.mounts, *fds))
+        machine = self.nodes.machine(request["ns"])
+        machine.wait_until_up()
+        wire.send(self._parent, request, (conversation.sock.fileno(), machine.pidfd, *fds))
         conversation.hand_over()
 
     # -- sockets and look-ups
@@ -158,43 +161,41 @@ class Agent(Server):
         conversation.reply({"socket": True}, (made.fileno(),))
         made.close()
 
-    def getaddrinfo(self, conversation: Conversation, request: dict[str, Any], _fds: list[int]) -> None:
-        """Look up as the node's processes would; in a process of its own, because it may wait for long."""
-        view = self.nodes.view(request["ns"])
+    def look_up(self, conversation: Conversation, request: dict[str, Any], _fds: list[int]) -> None:
+        """Call a look-up function of `socket` as the node's processes would, in a fork that may wait."""
 
         def answer() -> None:
-            view.enter()
             try:
-                found = socket.getaddrinfo(*request["args"])
-                conversation.reply(
-                    {"found": [(int(family), int(kind), *rest) for family, kind, *rest in found]}
-                )
-            except socket.gaierror as error:
-                conversation.reply({"gaierror": [error.errno, error.strerror]})
-            except wire.Refused as error:
+                found = getattr(socket, request["function"])(*request["args"])
+                conversation.reply({"found": _plain(found)})
+            except Exception as error:
                 conversation.reply(wire.failure(error))
 
-        self.fork(answer, {conversation.sock.fileno(), *view.fds})
+        with self.nodes.inside(request["ns"]):
+            conversation.pid = self.fork(answer, {conversation.sock.fileno()})
+        self.forget_pid_at_end(conversation)
 
     # -- long-lived forks
 
     def calls(self, conversation: Conversation, request: dict[str, Any], fds: list[int]) -> None:
         """Fork the process that runs a node's calls, which ends with the conversation."""
-        view = self.nodes.view(request["ns"])
         # Loaded here, so that every fork has it already.
         callworker = importlib.import_module("patchbay.sandbox.inside.callworker")
+        with self.nodes.inside(request["ns"]):
+            conversation.pid = self.fork(lambda: callworker.main(request, fds), fds)
+        self.forget_pid_at_end(conversation)
+        conversation.reply({"pid": conversation.pid})
 
-        def work() -> None:
-            view.enter()
-            callworker.main(request, fds)
+    def forget_pid_at_end(self, conversation: Conversation) -> None:
+        """Note the end of the process that a conversation is about."""
 
-        conversation.pid = pid = self.fork(work, {*view.fds, *fds})
-
-        def ended(_status: int) -> None:
+        def ended(status: int) -> None:
             conversation.pid = None
+            if status != 0:
+                conversation.reply(wire.failure(ChildProcessError("the process in the node was killed")))
 
-        self.children[pid] = ended
-        conversation.reply({"pid": pid})
+        assert conversation.pid is not None
+        self.children[conversation.pid] = ended
 
     def service(self, conversation: Conversation, request: dict[str, Any], _fds: list[int]) -> None:
         """Fork a service into a namespace. The conversation becomes the service's, and ends with it.
@@ -222,23 +223,20 @@ class Agent(Server):
         conversation.hand_over()
 
 
-def _end_processes_in(network: int) -> None:
-    """Kill every process in a network namespace, also those that are forked meanwhile."""
-    seen: set[int] = set()
-    while found := {pid for pid in _processes() if _network_of(pid) == network} - seen:
-        seen |= found
-        for pid in found:
-            with contextlib.suppress(ProcessLookupError):  # it has just ended
-                os.kill(pid, signal.SIGKILL)
-
-
-def _processes() -> list[int]:
-    return [int(name) for name in os.listdir("/proc") if name.isdecimal() and name != "1"]
-
-
-def _network_of(pid: int) -> int | None:
-    """Return the inode of a process's network namespace; None for one that has ended, zombies too."""
+def _pid_in_node(pid: int) -> int:
+    """Return the number that a process has in its own pid namespace: the last of its numbers (proc(5))."""
+    pidfd = os.pidfd_open(pid)
     try:
-        return os.stat(f"/proc/{pid}/ns/net").st_ino
-    except OSError:
-        return None
+        with open(f"/proc/self/fdinfo/{pidfd}") as file:
+            numbers = next((line.split()[1:] for line in file if line.startswith("NSpid:")), [])
+    finally:
+        os.close(pidfd)
+    # A process that has ended already has no numbers any more.
+    return int(numbers[-1]) if numbers and int(numbers[-1]) > 0 else pid
+
+
+def _plain(found: Any) -> Any:
+    """Return what a look-up found with numbers in place of enums, which cannot travel."""
+    if isinstance(found, list | tuple):
+        return type(found)(map(_plain, found))
+    return int(found) if isinstance(found, int) else found

@@ -10,10 +10,12 @@ import socket
 import struct
 
 __all__ = [
+    "CLONE_NEWIPC",
     "CLONE_NEWNET",
     "CLONE_NEWNS",
     "CLONE_NEWPID",
     "CLONE_NEWUSER",
+    "CLONE_NEWUTS",
     "bind",
     "die_with_parent",
     "fork_sibling",
@@ -27,6 +29,8 @@ __all__ = [
 
 # include/uapi/linux/sched.h
 CLONE_NEWNS = 0x00020000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
@@ -60,7 +64,10 @@ def unshare(flags: int) -> None:
 
 
 def setns(fd: int, kind: int) -> None:
-    """setns(2): this thread enters a namespace."""
+    """Call setns(2): this thread enters the namespaces of a descriptor that `kind` names.
+
+    A descriptor of a process stands for all namespaces of the process (Linux 5.8).
+    """
     _checked(_libc.setns(fd, kind), "setns")
 
 

@@ -197,14 +197,15 @@ def _set_sysctl(nodes: Nodes, ns: str, name: str, value: str, optional: bool) ->
             os.close(fd)
 
 
-def _write_file(_nodes: Nodes, path: str, content: str) -> None:
-    # In place, as it is bound over a file in /etc: a new file of that name would not be seen there.
+def _write_file(nodes: Nodes, path: str, content: str) -> None:
+    # In place, because by hand it is bound over a file in /etc, where a new file would not be seen.
     os.makedirs(os.path.dirname(path), exist_ok=True)
     fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
     try:
         os.truncate(fd, os.pwrite(fd, content.encode(), 0))
     finally:
         os.close(fd)
+    nodes.file_written(path)
 
 
 def _remove_file(_nodes: Nodes, path: str) -> None:

@@ -1,82 +1,63 @@
-"""Mounts that give the processes of a lab files of their own. Standard library only."""
+"""Mounts that give the processes of a lab and of its nodes files of their own. Standard library only."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import functools
 import os
+import stat
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from patchbay.sandbox.inside import kernel
 
-__all__ = ["fresh_proc", "own_sysfs", "prepare_mounts"]
+__all__ = ["fresh_proc", "mount_machine", "own_proc", "prepare_mounts"]
+
+# Files in /etc of which each node has its own, and nsswitch.conf(5), which all nodes of a lab share.
+_NAMES = ("hosts", "resolv.conf")
+_NAME_SERVICES = "nsswitch.conf"
+# Only files and then DNS, whatever the machine asks; other databases, such as accounts, are the machine's.
+_HOSTS_SOURCES = "hosts: files dns"
 
 
 def prepare_mounts() -> None:
+    """Mount what a lab has of its own: /proc, /run, and places for what its nodes have of their own."""
     kernel.make_private()
-    # Refused in a container with parts of /proc masked: the outer one works, and shows more.
+    own_proc()
+    _own_run()
+    os.makedirs("/run/patchbay/proc")
+    _make_etc_files_exist()
+    with open(f"/run/patchbay/{_NAME_SERVICES}", "w", errors="surrogateescape") as file:
+        file.write(_name_services())
+
+
+def mount_machine(folder: str, private: Iterable[str]) -> None:
+    """Mount what a node has of its own beside /proc: /sys, /run, `private` folders, and files in /etc.
+
+    `folder`, which is below the lab's /run, holds the node's own copies of the files with names. Raises
+    `OSError` where a private folder does not exist.
+    """
+    _own_sysfs()
+    lab, own = os.open("/run/patchbay", os.O_PATH), os.open(folder, os.O_PATH)
+    _own_run()
+    for each in private:
+        _empty(each)
+    _show(f"/proc/self/fd/{lab}/{_NAME_SERVICES}", _NAME_SERVICES)
+    for name in _NAMES:
+        _show(f"/proc/self/fd/{own}/{name}", name)
+    os.close(lab)
+    os.close(own)
+
+
+def own_proc() -> None:
+    """Mount a /proc that shows the processes of this process's pid namespace."""
+    # Refused in a container with parts of /proc masked: the outer /proc works, and shows more processes.
     with contextlib.suppress(PermissionError):
         kernel.mount("proc", "/proc", "proc")
-    _private_run()
-    os.makedirs("/run/netns")
-    os.makedirs("/run/patchbay/proc")
-    _own_etc_files()
 
 
-def _private_run() -> None:
-    """A /run of the lab's own for `ip netns`, with everything else that was there bound back into it."""
-    old = os.open("/run", os.O_PATH | os.O_DIRECTORY)
-    entries = sorted(os.listdir("/run"))
-    kernel.mount("tmpfs", "/run", "tmpfs", options="mode=755")
-    for name in entries:
-        source, target = f"/proc/self/fd/{old}/{name}", f"/run/{name}"
-        if name in ("netns", "patchbay"):
-            continue
-        if os.path.islink(source):
-            os.symlink(os.readlink(source), target)
-            continue
-        if os.path.isdir(source):
-            os.mkdir(target)
-        else:
-            os.close(os.open(target, os.O_CREAT | os.O_WRONLY))
-        kernel.bind(source, target)
-    os.close(old)
-
-
-def _own_etc_files() -> None:
-    """The lab's hosts and resolv.conf over those in /etc, which need not exist."""
-    names = ("hosts", "resolv.conf")
-    if not all(os.path.isfile(f"/etc/{name}") for name in names):
-        _writable_etc(names)
-    for name in names:
-        with open(f"/run/patchbay/{name}", "w"):
-            kernel.bind(f"/run/patchbay/{name}", f"/etc/{name}")
-
-
-def _writable_etc(names: tuple[str, ...]) -> None:
-    """A layer over /etc in which the missing files can be put."""
-    os.makedirs("/run/patchbay/etc/upper")
-    os.makedirs("/run/patchbay/etc/work")
-    layers = "lowerdir=/etc,upperdir=/run/patchbay/etc/upper,workdir=/run/patchbay/etc/work"
-    kernel.mount("overlay", "/etc", "overlay", options=layers)
-    for name in names:
-        path = f"/etc/{name}"
-        if not os.path.isfile(path):
-            if os.path.lexists(path):
-                os.unlink(path)
-            os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o644))
-
-
-def fresh_proc() -> int | None:
-    """Another instance of proc, kept by its descriptor alone; None where that is refused."""
-    try:
-        kernel.mount("proc", "/run/patchbay/proc", "proc")
-    except OSError:
-        return None
-    fd = os.open("/run/patchbay/proc", os.O_PATH)
-    kernel.unmount("/run/patchbay/proc")
-    return fd
-
-
-def own_sysfs() -> None:
+def _own_sysfs() -> None:
     """Let /sys show the network of this process. Control groups stay as they were."""
     groups = os.open("/sys/fs/cgroup", os.O_PATH) if os.path.isdir("/sys/fs/cgroup") else None
     try:
@@ -88,3 +69,136 @@ def own_sysfs() -> None:
     finally:
         if groups is not None:
             os.close(groups)
+
+
+def _own_run() -> None:
+    """Mount an own /run: with the same folders, empty, and with the programs that PATH names below /run.
+
+    Nothing else is taken over, so no daemon of the machine can be reached by a socket in /run.
+    """
+    shapes, folders = _shapes_of_run(), _program_folders()
+    before = os.open("/run", os.O_PATH)
+    kernel.mount("tmpfs", "/run", "tmpfs", options="mode=755")
+    for shape in shapes:
+        shape.make()
+    for folder in folders:
+        os.makedirs(folder, exist_ok=True)
+        kernel.bind(f"/proc/self/fd/{before}/{os.path.relpath(folder, '/run')}", folder)
+    if (runtime := os.environ.get("XDG_RUNTIME_DIR", "")).startswith("/run/"):
+        os.makedirs(runtime, mode=0o700, exist_ok=True)
+    os.close(before)
+
+
+class _Shape(NamedTuple):
+    """An empty folder with its mode and owner, or a symbolic link."""
+
+    path: str
+    mode: int
+    uid: int = 0
+    gid: int = 0
+    link: str = ""
+
+    def make(self) -> None:
+        if self.link:
+            os.symlink(self.link, self.path)
+            return
+        os.mkdir(self.path)
+        if self.uid or self.gid:
+            with contextlib.suppress(OSError):  # an owner who is not mapped in the lab
+                os.chown(self.path, self.uid, self.gid)
+        os.chmod(self.path, self.mode)
+
+
+@functools.cache
+def _shapes_of_run() -> list[_Shape]:
+    """Return what is in each /run of a lab. What the machine removes meanwhile is not there."""
+    shapes = {"netns": 0o755, "user": 0o755, "patchbay": 0o755, "lock": 0o1777}
+    found = [_Shape(f"/run/{name}", mode) for name, mode in shapes.items()]
+    for name in set(os.listdir("/run")) - shapes.keys():
+        with contextlib.suppress(FileNotFoundError):
+            found += _shape_of(f"/run/{name}")
+    return found
+
+
+def _shape_of(path: str) -> Iterator[_Shape]:
+    at = os.lstat(path)
+    if stat.S_ISLNK(at.st_mode):
+        yield _Shape(path, 0, link=os.readlink(path))
+    elif stat.S_ISDIR(at.st_mode):
+        yield _Shape(path, stat.S_IMODE(at.st_mode), at.st_uid, at.st_gid)
+
+
+@functools.cache
+def _program_folders() -> list[str]:
+    """Return the folders below /run in which programs are found, such as /run/current-system on NixOS."""
+    folders = map(os.path.normpath, os.environ.get("PATH", os.defpath).split(os.pathsep))
+    return [folder for folder in folders if folder.startswith("/run/") and os.path.isdir(folder)]
+
+
+def _empty(folder: str) -> None:
+    """Mount an empty folder with the owner and mode of the one that it hides."""
+    try:
+        found = os.stat(folder)
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            errno.ENOENT, "a private folder has to exist on this machine", folder
+        ) from None
+    kernel.mount("tmpfs", folder, "tmpfs", options=f"mode={stat.S_IMODE(found.st_mode):o}")
+    with contextlib.suppress(OSError):  # an owner who is not mapped in the lab
+        os.chown(folder, found.st_uid, found.st_gid)
+
+
+def _show(source: str, name: str) -> None:
+    """Bind a file over the one in /etc, or over the target of a symbolic link into /run, which is made."""
+    place = _place_of(name)
+    if place.startswith("/run/"):
+        os.makedirs(os.path.dirname(place), exist_ok=True)
+        os.close(os.open(place, os.O_CREAT | os.O_WRONLY, 0o644))
+    kernel.bind(source, place)
+
+
+@functools.cache
+def _place_of(name: str) -> str:
+    return os.path.realpath(f"/etc/{name}")
+
+
+def _make_etc_files_exist() -> None:
+    """Put a layer over /etc with the files that are missing there, unless none is."""
+    missing = [name for name in (*_NAMES, _NAME_SERVICES) if not _can_be_shown(_place_of(name))]
+    if not missing:
+        return
+    _place_of.cache_clear()
+    os.makedirs("/run/patchbay/etc/upper")
+    os.makedirs("/run/patchbay/etc/work")
+    layers = "lowerdir=/etc,upperdir=/run/patchbay/etc/upper,workdir=/run/patchbay/etc/work"
+    kernel.mount("overlay", "/etc", "overlay", options=layers)
+    for name in missing:
+        if os.path.lexists(f"/etc/{name}"):
+            os.unlink(f"/etc/{name}")
+        os.close(os.open(f"/etc/{name}", os.O_CREAT | os.O_WRONLY, 0o644))
+
+
+def _can_be_shown(place: str) -> bool:
+    return os.path.isfile(place) or place.startswith("/run/")
+
+
+def _name_services() -> str:
+    """Return the machine's nsswitch.conf(5) with the lab's sources of host names."""
+    lines: list[str] = []
+    with (
+        contextlib.suppress(FileNotFoundError),
+        open(f"/etc/{_NAME_SERVICES}", errors="surrogateescape") as file,
+    ):
+        lines = [line for line in file.read().splitlines() if not line.lstrip().startswith("hosts:")]
+    return "\n".join([*lines, _HOSTS_SOURCES, ""])
+
+
+def fresh_proc() -> int | None:
+    """Return a descriptor of another instance of proc; None where the kernel refuses one."""
+    try:
+        kernel.mount("proc", "/run/patchbay/proc", "proc")
+    except OSError:
+        return None
+    fd = os.open("/run/patchbay/proc", os.O_PATH)
+    kernel.unmount("/run/patchbay/proc")
+    return fd

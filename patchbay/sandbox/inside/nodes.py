@@ -1,7 +1,8 @@
 """Entering and leaving the namespaces of nodes. Standard library only.
 
 The agent has one thread and does one thing at a time, so it enters a node for as long as it takes to make a
-socket or to start a process there, and leaves it again: 4 system calls, a few µs. What it made stays there.
+socket or to start a process there, and leaves the node again, which takes some 10 µs. The socket or process
+stays in the node.
 """
 
 from __future__ import annotations
@@ -12,49 +13,30 @@ import os
 from collections.abc import Iterator
 
 from patchbay.sandbox.inside import kernel
-from patchbay.sandbox.inside.mounts import fresh_proc, own_sysfs
+from patchbay.sandbox.inside.machine import MACHINE, Machine
+from patchbay.sandbox.inside.mounts import fresh_proc
+from patchbay.sandbox.inside.server import Server
 
-__all__ = ["Nodes", "enter_network"]
+__all__ = ["Nodes"]
 
 _NAMESPACES_A_PROC = 50
-
-
-def enter_network(ns: str) -> None:
-    """Enter a node's network for good, in a process of its own."""
-    fd = os.open(f"/run/netns/{ns}", os.O_RDONLY)
-    kernel.setns(fd, kernel.CLONE_NEWNET)
-    os.close(fd)
-
-
-class View:
-    """A node as its processes see it: its network, and a tree of mounts that belongs to it."""
-
-    def __init__(self, network: int) -> None:
-        self.network = network
-        self.mounts = -1
-        self.shown: dict[str, str] = {}
-
-    def enter(self) -> None:
-        kernel.setns(self.network, kernel.CLONE_NEWNET)
-        kernel.setns(self.mounts, kernel.CLONE_NEWNS)
-
-    @property
-    def fds(self) -> tuple[int, int]:
-        return self.network, self.mounts
-
-    def close(self) -> None:
-        for fd in self.fds:
-            if fd >= 0:
-                os.close(fd)
+# Where the agent returns to, in this order: the network last, because mounts decide what a path means.
+_OWN = {
+    "mnt": kernel.CLONE_NEWNS,
+    "uts": kernel.CLONE_NEWUTS,
+    "ipc": kernel.CLONE_NEWIPC,
+    "pid": kernel.CLONE_NEWPID,
+    "net": kernel.CLONE_NEWNET,
+}
 
 
 class Nodes:
-    """The lab's own namespaces, and the views of nodes in which something runs."""
+    """The lab's own namespaces, and the machines of the nodes in which something runs."""
 
-    def __init__(self) -> None:
-        self._network = os.open("/proc/self/ns/net", os.O_RDONLY)
-        self._mounts = os.open("/proc/self/ns/mnt", os.O_RDONLY)
-        self._views: dict[str, View] = {}
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._own = {name: os.open(f"/proc/self/ns/{name}", os.O_RDONLY) for name in _OWN}
+        self._machines: dict[str, Machine] = {}
         self._proc = os.open("/proc", os.O_PATH)
         self._proc_namespaces: set[str] = set()
 
@@ -69,60 +51,63 @@ class Nodes:
             kernel.setns(fd, kernel.CLONE_NEWNET)
             yield
         finally:
-            kernel.setns(self._network, kernel.CLONE_NEWNET)
+            self._return("net")
             os.close(fd)
 
     @contextlib.contextmanager
     def network_in(self, ns: str) -> Iterator[None]:
-        """Be in the network alone of a node that has a view."""
-        view = self.view(ns)
+        """Be in the network alone of a node that has a machine."""
+        machine = self.machine(ns)
         try:
-            kernel.setns(view.network, kernel.CLONE_NEWNET)
+            kernel.setns(machine.pidfd, kernel.CLONE_NEWNET)
             yield
         finally:
-            kernel.setns(self._network, kernel.CLONE_NEWNET)
+            self._return("net")
 
     @contextlib.contextmanager
     def inside(self, ns: str) -> Iterator[None]:
-        """Be where the node's processes are. The folder is / after that."""
-        view = self.view(ns)
+        """Be where the node's processes are; a child that is forked here is one of them. The folder is /."""
+        machine = self.machine(ns)
+        machine.wait_until_up()
         try:
-            view.enter()
+            kernel.setns(machine.pidfd, MACHINE)
             yield
         finally:
-            self._leave()
+            self._return(*_OWN)
 
-    def view(self, ns: str) -> View:
-        """Return the node's view, which is open as long as the node is there. Raises `OSError`."""
-        if ns not in self._views:
+    def machine(self, ns: str) -> Machine:
+        """Return the node's machine, which is there as long as the node is. Raises `OSError`."""
+        if ns not in self._machines:
             raise FileNotFoundError(errno.ENOENT, "the node is gone")
-        return self._views[ns]
+        return self._machines[ns]
 
-    def open(self, ns: str, shown: dict[str, str]) -> None:
-        """Make the view of a node, with files shown at other places (target: source)."""
-        view = View(os.open(f"/run/netns/{ns}", os.O_RDONLY))
+    def open(self, ns: str, userland: dict[str, object]) -> None:
+        """Start the machine of a node. Raises `OSError` where it cannot have what `userland` asks for."""
         try:
-            kernel.setns(view.network, kernel.CLONE_NEWNET)
-            kernel.unshare(kernel.CLONE_NEWNS)
-            kernel.make_private()
-            own_sysfs()
-            view.mounts = os.open("/proc/self/ns/mnt", os.O_RDONLY)
-            _show(view, shown)
-        except BaseException:
-            view.close()
-            raise
+            machine = Machine(ns, userland)
         finally:
-            self._leave()
-        self._views[ns] = view
+            self._return(*_OWN)
+        self._machines[ns] = machine
+        self._server.children[machine.pid] = lambda _: self._forget(ns, machine)
 
-    def show(self, ns: str, shown: dict[str, str]) -> None:
-        """Show these files and no others to the node's processes, those that run as well."""
-        with self.inside(ns):
-            _show(self.view(ns), shown)
+    def show(self, ns: str, userland: dict[str, object]) -> None:
+        """Show the processes of a node the names that it has now."""
+        self.machine(ns).show(userland)
+
+    def file_written(self, path: str) -> None:
+        """Show the new content of a file with names to the nodes that have a copy of the file."""
+        for machine in self._machines.values():
+            machine.file_written(path)
 
     def close(self, ns: str) -> None:
-        """Let go of a node's view."""
-        self._views.pop(ns).close()
+        """End a node's machine with all its processes."""
+        self._machines.pop(ns).end()
+
+    def _forget(self, ns: str, machine: Machine) -> None:
+        """Let go of a machine whose first process has ended."""
+        machine.close()
+        if self._machines.get(ns) is machine:
+            del self._machines[ns]
 
     def proc(self, ns: str) -> int:
         """Return a folder like /proc in which few namespaces' settings have been opened.
@@ -136,14 +121,6 @@ class Nodes:
                 self._proc = fresh_proc() or self._proc
         return self._proc
 
-    def _leave(self) -> None:
-        kernel.setns(self._mounts, kernel.CLONE_NEWNS)
-        kernel.setns(self._network, kernel.CLONE_NEWNET)
-
-
-def _show(view: View, shown: dict[str, str]) -> None:
-    for target in view.shown.keys() - shown.keys():
-        kernel.unmount(target)
-    for target in shown.keys() - view.shown.keys():
-        kernel.bind(shown[target], target)
-    view.shown = shown
+    def _return(self, *names: str) -> None:
+        for name in names:
+            kernel.setns(self._own[name], _OWN[name])

@@ -1,41 +1,83 @@
-"""Finding programs, and starting them in this process's place or beside it. Standard library only."""
+"""Finding programs, and starting them in this process's place or beside it. Standard library only.
+
+A request is the message form of `patchbay.sandbox.process.Spawn`.
+"""
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
+import resource
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from patchbay.sandbox.inside import wire
 from patchbay.sandbox.inside.server import CATCHABLE
 
 __all__ = ["execute", "find_program", "find_tool", "start"]
 
 
 def start(request: dict[str, Any], fds: Sequence[int]) -> int:
-    """Start a program in a session of its own, where this process is now. Return its process id.
+    """Start a program as the leader of a process group, where this process is now. Return its process id.
 
-    `fds` become the descriptors that `targets` says; `tty` is a terminal that is to be its controlling one.
+    `fds` become the descriptors that `targets` says. Raises `OSError` if the program cannot be started.
     """
-    actions: list[tuple[Any, ...]] = []
-    if tty := request.get("tty"):
-        # The first terminal that a session leader opens becomes its controlling one.
-        actions.append((os.POSIX_SPAWN_OPEN, 0, tty, os.O_RDWR, 0))
-        actions += [(os.POSIX_SPAWN_DUP2, 0, 1), (os.POSIX_SPAWN_DUP2, 0, 2)]
-    # Descriptors arrive above those that any command is given, so none is overwritten.
-    actions += [(os.POSIX_SPAWN_DUP2, fd, target) for fd, target in zip(fds, request["targets"], strict=True)]
-    argv, environ = request["argv"], request["env"]
     os.chdir(request["cwd"])
-    return os.posix_spawn(
-        find_program(argv[0], environ.get("PATH", os.defpath)),
-        argv,
-        environ,
-        file_actions=actions,
-        setsid=True,
-        setsigmask=(),
-        setsigdef=CATCHABLE,
-    )
+    program = find_program(request["argv"][0], request["env"])
+    if request["user"] or request["tty"] or request["ignored"]:
+        return _fork(program, request, fds)
+    # Descriptors arrive above those that any command is given, so none is overwritten.
+    actions = [(os.POSIX_SPAWN_DUP2, fd, target) for fd, target in zip(fds, request["targets"], strict=True)]
+    own = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _limit_files(request["files"])
+    try:
+        return os.posix_spawn(
+            program,
+            request["argv"],
+            request["env"],
+            file_actions=actions,
+            setpgroup=0,
+            setsigmask=(),
+            setsigdef=CATCHABLE,
+        )
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, own)
+
+
+def _fork(program: bytes, request: dict[str, Any], fds: Sequence[int]) -> int:
+    """Start a program with what posix_spawn(3) cannot do: another user, a terminal, ignored signals."""
+    ours, theirs = wire.pair()
+    with ours, theirs:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                _lead(request["tty"])
+                _become(program, request, fds)
+            except Exception as error:
+                wire.send(theirs, wire.failure(error))
+            finally:
+                os._exit(127)
+        theirs.close()
+        # Exec closes the other end, which says that it worked.
+        message, _ = wire.receive(ours)
+    if message is not None:
+        os.waitpid(pid, 0)
+        raise wire.error_of(message) or OSError(errno.EIO, "the program did not start")
+    return pid
+
+
+def _lead(tty: str) -> None:
+    """Lead a process group; with a terminal, lead a session that the terminal controls."""
+    if not tty:
+        os.setpgid(0, 0)
+        return
+    os.setsid()
+    # The first terminal that a session leader opens becomes its controlling one.
+    terminal = os.open(tty, os.O_RDWR)
+    for number in (0, 1, 2):
+        os.dup2(terminal, number)
 
 
 def execute(request: dict[str, Any], fds: Sequence[int]) -> None:
@@ -47,15 +89,32 @@ def execute(request: dict[str, Any], fds: Sequence[int]) -> None:
         os.setpgid(0, options["process_group"])
     if options["umask"] >= 0:
         os.umask(options["umask"])
-    _place(fds, request["targets"])
     os.chdir(request["cwd"])
-    argv, environ = request["argv"], request["env"]
-    program = find_program(argv[0], environ.get("PATH", os.defpath))
-    # A signal that Python or the program ignores would stay ignored after exec.
+    _become(find_program(request["argv"][0], request["env"]), request, fds)
+
+
+def _become(program: bytes, request: dict[str, Any], fds: Sequence[int]) -> None:
+    """Become a program with the descriptors, limits, signals and user that the request says."""
+    if not request["tty"]:
+        _place(fds, request["targets"])
+    _limit_files(request["files"])
     for signum in CATCHABLE:
-        signal.signal(signum, signal.SIG_DFL)
+        ignored = signum in request["ignored"]
+        signal.signal(signum, signal.SIG_IGN if ignored else signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    os.execve(program, argv, environ)
+    if user := request["user"]:
+        uid, gid, groups = user
+        os.setgroups(groups)
+        os.setresgid(gid, gid, gid)
+        os.setresuid(uid, uid, uid)
+    os.execve(program, request["argv"], request["env"])
+
+
+def _limit_files(soft: int) -> None:
+    """Give programs the caller's limit of descriptors, because the agent has raised its own."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    within = soft != resource.RLIM_INFINITY and (soft <= hard or hard == resource.RLIM_INFINITY)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft if within else hard, hard))
 
 
 def _place(fds: Sequence[int], targets: Sequence[int]) -> None:
@@ -72,17 +131,17 @@ def _place(fds: Sequence[int], targets: Sequence[int]) -> None:
 
 
 @functools.lru_cache(maxsize=64)
-def find_tool(name: str, path: str) -> str:
+def find_tool(name: str, path: str) -> bytes:
     """Find a program that is started a thousand times."""
-    return find_program(name, path)
+    return find_program(os.fsencode(name), {b"PATH": os.fsencode(path)})
 
 
-def find_program(name: str, path: str) -> str:
-    """Return the file that `name` means on `path`. Raises `FileNotFoundError`."""
-    if "/" in name:
+def find_program(name: bytes, env: Mapping[bytes, bytes]) -> bytes:
+    """Return the file that `name` means with the PATH of an environment. Raises `FileNotFoundError`."""
+    if b"/" in name:
         return name
-    for folder in path.split(os.pathsep):
-        file = os.path.join(folder or ".", name)
+    for folder in env.get(b"PATH", os.fsencode(os.defpath)).split(os.fsencode(os.pathsep)):
+        file = os.path.join(folder or b".", name)
         if os.access(file, os.X_OK) and not os.path.isdir(file):
             return file
-    raise FileNotFoundError(2, f"no such program on PATH: {name}")
+    raise FileNotFoundError(errno.ENOENT, "no such program on PATH", name)

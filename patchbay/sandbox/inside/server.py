@@ -35,14 +35,15 @@ class Conversation:
             self.end()
 
     def readable(self) -> None:
-        message, fds = wire.receive(self.sock)
-        if message is None:
-            self.end()
-            return
+        """Do what the other side asks for. An error is the answer to this request and ends nothing else."""
+        fds: list[int] = []
         try:
+            message, fds = wire.receive(self.sock)
+            if message is None:
+                self.end()
+                return
             self.server.request(self, message, fds)
-        except wire.Refused as error:
-            # One wrong argument must not end the lab.
+        except Exception as error:
             self.reply(wire.failure(error))
         finally:
             for fd in fds:
@@ -107,7 +108,10 @@ class Server:
         self.operations[name](conversation, message[name], fds)
 
     def _accept(self) -> None:
-        message, fds = wire.receive(self.channel)
+        try:
+            message, fds = wire.receive(self.channel)
+        except OSError:
+            return  # no descriptor is free for this conversation, whose other side is told by its end
         if message is None:
             self.quit()
         for fd in fds:

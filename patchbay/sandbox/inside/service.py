@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from patchbay.sandbox.inside import wire
-from patchbay.sandbox.inside.nodes import enter_network
+from patchbay.sandbox.inside.machine import enter_network
 
 __all__ = ["Control", "Hub", "Server", "UsageError", "begin", "serve", "serve_many"]
 

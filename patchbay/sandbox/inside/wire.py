@@ -12,9 +12,10 @@ import errno
 import marshal
 import os
 import socket
+import traceback
 from typing import Any
 
-__all__ = ["Message", "Refused", "error_of", "failure", "pair", "receive", "send"]
+__all__ = ["Message", "error_of", "failure", "pair", "receive", "send"]
 
 Message = dict[str, Any]
 
@@ -27,24 +28,29 @@ _MOST_FDS = 253
 _VERSION = 4
 
 
-# The errors of a request that the kernel refuses, or Python before the kernel.
-Refused = (OSError, ValueError, TypeError, OverflowError)
+# Exceptions that travel as what they are. An error of a class that is not here arrives as a `RuntimeError`.
+_CLASSES = {
+    each.__name__: each
+    for each in (socket.gaierror, socket.herror, OSError, UnicodeError, ValueError, OverflowError, TypeError)
+}
 
 
 def failure(error: Exception) -> Message:
-    """Return the answer to a request that failed by one of `Refused`."""
-    if not isinstance(error, OSError):
-        return {"errno": 0, "error": str(error)}
-    what = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-    return {"errno": error.errno or errno.EIO, "error": what or str(error)}
+    """Return the answer to a request that failed."""
+    name = next((each.__name__ for each in type(error).__mro__ if each.__name__ in _CLASSES), None)
+    if name is None:
+        return {"error": "RuntimeError", "args": ["".join(traceback.format_exception(error))]}
+    if isinstance(error, OSError):
+        file = [os.fsdecode(error.filename)] if error.filename is not None else []
+        return {"error": name, "args": [error.errno or errno.EIO, error.strerror or str(error), *file]}
+    return {"error": name, "args": [str(error)]}
 
 
-def error_of(message: Message) -> OSError | ValueError | None:
-    """Return the error that an answer tells of, if it does."""
-    if "errno" not in message:
+def error_of(message: Message) -> Exception | None:
+    """Return the error that an answer reports, or None."""
+    if "error" not in message:
         return None
-    number, text = message["errno"], message["error"]
-    return OSError(number, text) if number else ValueError(text)
+    return _CLASSES.get(message["error"], RuntimeError)(*message["args"])
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
@@ -79,10 +85,13 @@ def _send(sock: socket.socket, data: bytes, fds: tuple[int, ...]) -> None:
 
 
 def receive(sock: socket.socket) -> tuple[Message | None, list[int]]:
-    """The next message and its descriptors; None when the other side has ended the conversation."""
+    """Return the next message and its descriptors; None when the other side has ended the conversation.
+
+    Raises `OSError` (EMFILE) where this process has no room for the descriptors.
+    """
     fds = array.array("i")
     try:
-        data, rights, _, _ = sock.recvmsg(
+        data, rights, flags, _ = sock.recvmsg(
             _INLINE, socket.CMSG_LEN(_MOST_FDS * fds.itemsize), socket.MSG_CMSG_CLOEXEC
         )
     except ConnectionResetError:
@@ -91,6 +100,11 @@ def receive(sock: socket.socket) -> tuple[Message | None, list[int]]:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
     received = list(fds)
+    if flags & socket.MSG_CTRUNC:
+        # The kernel drops descriptors for which the process has no number left (net/core/scm.c).
+        for fd in received:
+            os.close(fd)
+        raise OSError(errno.EMFILE, f"{os.strerror(errno.EMFILE)}: a descriptor of a lab was dropped")
     if not data:
         return None, received
     if data == b"+":
