@@ -47,11 +47,28 @@ __all__ = [
 ]
 
 
+# Words of other tools for what patchbay names after RFCs and units.
+_SYNONYMS = {
+    "bandwidth": "rate_kbit",
+    "bw": "rate_kbit",
+    "delay": "latency_ms",
+    "limit": "buffer_kb",
+    "parent": "upstream",
+    "router": "gateway",
+}
+
+
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?`, or nothing where no known word is close."""
+    """Return `; did you mean 'x'?`, or nothing where no known word is close.
+
+    A known word of which `wrong` is the beginning is closer than any other: "rate" means "rate_kbit".
+    """
     import difflib
 
-    close = difflib.get_close_matches(wrong, sorted(known), n=1)
+    words = sorted(known)
+    longer = [word for word in words if wrong and word.startswith(f"{wrong}_")]
+    synonym = [word for word in words if _SYNONYMS.get(wrong.removesuffix("_ms")) == word]
+    close = longer or synonym or difflib.get_close_matches(wrong, words, n=1)
     return f"; did you mean '{close[0]}'?" if close else ""
 
 

@@ -70,7 +70,11 @@ def _region_link(link: RegionLinkSpec) -> Table:
 
 
 def _device(device: DeviceSpec) -> Table:
-    own = {"default_via": device.default_via, "mtu": device.mtu}
+    own = {
+        "default_via": device.default_via,
+        "mtu": device.mtu,
+        "private": list(device.private) or None,
+    }
     ifaces = {name: _iface(iface) for name, iface in device.ifaces.items()}
     return {**{key: value for key, value in own.items() if value is not None}, **ifaces}
 

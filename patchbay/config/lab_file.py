@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import attrs
 import cattrs
 import tomli
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from patchbay.config.converter import collect, describe_value, shared_converter, unknown_key
 from patchbay.config.draft import Draft
@@ -48,6 +48,7 @@ class _DeviceTable:
     count: int | None = None
     default_via: str | None = None
     mtu: int | None = None
+    private: tuple[str, ...] = ()
 
 
 _DEVICE_KEYS = frozenset(field.name for field in attrs.fields(_DeviceTable))
@@ -178,15 +179,13 @@ class _Reader:
             else:
                 own[key] = item
         traits = self._read(own, _DeviceTable, path, {})
+        device = DeviceSpec(name, ifaces, traits.default_via, traits.mtu, traits.private)
         if traits.count is None:
-            return [DeviceSpec(name, ifaces, traits.default_via, traits.mtu)]
+            return [device]
         if not 1 <= traits.count <= MOST_DEVICES:
             self._refuse(f"{path}.count", traits.count, f"1 to {MOST_DEVICES}")
             return []
-        return [
-            DeviceSpec(f"{name}-{number}", ifaces, traits.default_via, traits.mtu, counted_from=name)
-            for number in range(traits.count)
-        ]
+        return [evolve(device, name=f"{name}-{number}", counted_from=name) for number in range(traits.count)]
 
     def _array(self, value: object, part: str) -> Sequence[Any]:
         if value is None:

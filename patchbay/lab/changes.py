@@ -216,7 +216,9 @@ class Changes:
             yield undone
         except PatchbayError as error:
             self.broken = True
-            raise LabBrokenError("a change failed and could not be undone; open a new lab") from error
+            raise LabBrokenError(
+                f"a change failed and could not be undone; open a new lab:\n{error}"
+            ) from error
         finally:
             self._recorder.failure([*done, *undone])
 

@@ -123,12 +123,14 @@ class Lab:
         ifaces: Mapping[str, Iface | Router | str] | None = None,
         default_via: str | None = None,
         mtu: int | None = None,
+        private: Sequence[str] = (),
     ) -> Device:
         """Add a device: `uplink=r, link=c` is short for `ifaces={"eth0": Iface(r, link=c)}`.
 
         A link's condition `c` is a preset's name such as "wifi", a `LinkCondition`, or a dict of its fields.
         `default_via` names the interface of its default routes (default: the first), `mtu` is that
-        of its interfaces in bytes. Raises as `add_router` does.
+        of its interfaces in bytes. `private` are folders of this machine, such as "/tmp", that are empty in
+        the device and its own. Raises as `add_router` does.
         """
         if uplink is not None and ifaces is not None:
             raise TypeError("name either `uplink` or `ifaces`")
@@ -136,7 +138,13 @@ class Lab:
             raise TypeError("`link` goes with `uplink`; with `ifaces` it is Iface(router, link=...)")
         wished = ifaces if ifaces is not None else {"eth0": Iface(uplink, link)} if uplink is not None else {}
         tables = {iface: iface_table(to) for iface, to in wished.items()}
-        fields = {"name": name, "ifaces": tables, "default_via": default_via, "mtu": mtu}
+        fields = {
+            "name": name,
+            "ifaces": tables,
+            "default_via": default_via,
+            "mtu": mtu,
+            "private": private,
+        }
         spec = structure(shared_converter(), fields, DeviceSpec)
         await self._add(LabSpec(devices=(spec,)))
         return self._core.handle(Device, name)

@@ -7,6 +7,8 @@ import os
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+import trio
+
 from patchbay.sandbox.sandbox import Sandbox
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ async def open_lab(
     end of a block during which a service of the lab ended: `LinkLostError` for the relay of a link,
     `PortMappingLostError` for the server of a router's port mappings.
     """
+    _need_trio()
     async with Sandbox() as sandbox:
         # Loaded while the agent starts, because the first time both take long.
         from patchbay.lab.opening import opened
@@ -51,3 +54,12 @@ async def open_lab(
             sandbox, spec, label=label, outdir=outdir, run_dir=run_dir, ipv6=ipv6, emulator=emulator
         ) as lab:
             yield lab
+
+
+def _need_trio() -> None:
+    """Raise `RuntimeError` for callers that run under another event loop, or under none."""
+    if not trio.lowlevel.in_trio_run():
+        raise RuntimeError(
+            "labs need trio: run your program with `trio.run(main)`, tests with pytest-trio, and code that "
+            "is written for anyio with `anyio.run(main, backend='trio')`; asyncio cannot run labs"
+        )

@@ -146,6 +146,8 @@ class Builder:
             ifaces=ifaces,
             default_via=IfName(spec.default_via or next(iter(spec.ifaces))),
             mtu=spec.mtu,
+            # A folder before the folders in it, because each hides what was there.
+            private=tuple(sorted(set(spec.private))),
             routes=tuple(route for iface in ifaces for route in _mtu_routes(iface)),
             number=self._count("nodes", 1),
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from ipaddress import IPv4Network, IPv6Network
 
 from patchbay.errors import Problem
@@ -11,7 +11,7 @@ from patchbay.layout.layout import Layout, Network, RouterKind
 from patchbay.layout.wires import combined
 from patchbay.model.lab import DeviceSpec, LabSpec, RouterSpec
 from patchbay.model.link import PERFECT, merged
-from patchbay.model.names import env_name, iface_name_problem, node_name_problem
+from patchbay.model.names import env_name, iface_name_problem, node_name_problem, private_folder_problem
 from patchbay.model.nat import config_of
 from patchbay.model.presets import resolve
 
@@ -81,7 +81,9 @@ def _routers(layout: Layout, added: LabSpec) -> Iterator[Problem]:
             and router.upstream not in routers
             and not layout.router(router.upstream)
         ):
-            yield Problem(f"{path}.upstream", _unknown_router(router.upstream, layout, routers))
+            yield Problem(
+                f"{path}.upstream", _unknown_router(router.upstream, layout, routers.keys() - {router.name})
+            )
         if router.region is not None and router.region not in regions and not layout.region(router.region):
             names = regions | names_of(layout, RouterKind.REGION)
             yield Problem(f"{path}.region", f"unknown region '{router.region}'{known(router.region, names)}")
@@ -122,7 +124,7 @@ def _port_mapping(router: RouterSpec, path: str) -> Iterator[Problem]:
         yield Problem(path, "the router has no NAT, whose ports could be mapped; accepted: one with a `nat`")
 
 
-def _unknown_router(wrong: str, layout: Layout, routers: Mapping[str, RouterSpec]) -> str:
+def _unknown_router(wrong: str, layout: Layout, routers: Collection[str]) -> str:
     names = names_of(layout, RouterKind.ROUTER) | set(routers)
     # A router whose name could not be read has none.
     return f"unknown router '{wrong}'{known(wrong, names - {''})}"
@@ -195,6 +197,9 @@ def _devices(layout: Layout, added: LabSpec) -> Iterator[Problem]:
             if iface.link is not None:
                 yield from combined(merged(PERFECT, iface.link), f"{path}.{name}.link")
         yield from _mtu(device.mtu, versions, path)
+        for index, folder in enumerate(device.private):
+            if problem := private_folder_problem(folder):
+                yield Problem(f"{path}.private[{index}]", problem)
 
 
 def _versions(layout: Layout, routers: Mapping[str, RouterSpec], name: str) -> tuple[int, ...]:

@@ -167,13 +167,17 @@ NO_POLICY = PolicyLayout()
 
 @frozen
 class DeviceLayout:
-    """A host at the edge. `default_via` names the interface of its default routes."""
+    """A host at the edge.
+
+    `default_via` names the interface of its default routes; `private` are folders of its own.
+    """
 
     name: str
     ns: NsName
     ifaces: tuple[IfaceLayout, ...]
     default_via: IfName
     mtu: int | None = None
+    private: tuple[str, ...] = ()
     routes: tuple[RouteLayout, ...] = ()
     # Tells the node from an earlier one of the same name.
     number: int = 0

@@ -152,14 +152,15 @@ class DeviceSpec:
     """A device: one or more interfaces, each on a router.
 
     `default_via` names the interface of the default routes (default: the first); `mtu`, in bytes,
-    is set on every interface (default 1500). `counted_from` is the name that the lab file has with
-    a `count`, for a device made of it.
+    is set on every interface (default 1500). `private` are folders that are empty and the device's own.
+    `counted_from` is the name that the lab file has with a `count`, for a device made of it.
     """
 
     name: str
     ifaces: Mapping[str, IfaceSpec] = field(factory=dict)
     default_via: str | None = None
     mtu: int | None = None
+    private: tuple[str, ...] = ()
     counted_from: str | None = field(default=None, eq=False)
 
 

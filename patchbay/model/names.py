@@ -13,6 +13,7 @@ __all__ = [
     "env_name",
     "iface_name_problem",
     "node_name_problem",
+    "private_folder_problem",
     "slug",
     "unique_name",
 ]
@@ -41,6 +42,21 @@ def node_name_problem(name: str) -> str | None:
         return f"name {name!r} is only dots, and names a folder of the run"
     if not name.isprintable():
         return f"name {name!r} contains a control character"
+    return None
+
+
+# Folders that a node has of its own in any case, or without which no program starts.
+_NEVER_PRIVATE = frozenset({"/", "/dev", "/etc", "/proc", "/run", "/sys", "/var/run"})
+
+
+def private_folder_problem(path: str) -> str | None:
+    """Return why `path` cannot be a private folder of a node, or None if it can."""
+    parts = path.split("/")
+    plain = parts[0] == "" and all(part not in ("", ".", "..") for part in parts[1:])
+    if path in _NEVER_PRIVATE or path.startswith(("/proc/", "/sys/")):
+        return f"found {path!r}, which nodes have of their own already or cannot be without"
+    if not plain or not path.isprintable():
+        return f"found {path!r}; accepted: the absolute path of a folder such as '/tmp', without '..'"
     return None
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from attrs import asdict, frozen
 
-from patchbay.layout.layout import Address, Layout, NodeLayout, RouterLayout, of_version
+from patchbay.layout.layout import Address, DeviceLayout, Layout, NodeLayout, RouterLayout, of_version
 from patchbay.plan.hosts import names_files
 
 __all__ = ["Userland", "userland"]
@@ -39,7 +39,7 @@ def userland(layout: Layout, node: NodeLayout) -> Userland:
         hostname=node.name,
         own_names=_own_names(layout, node),
         files=names_files(layout, node),
-        private=(),
+        private=node.private if isinstance(node, DeviceLayout) else (),
     )
 
 

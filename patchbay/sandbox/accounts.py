@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable
 
 from attrs import frozen
 
 from patchbay.errors import PatchbayError, did_you_mean
 
-__all__ = ["Account", "account_of", "subordinate_ids"]
+__all__ = ["Account", "account_of", "own_range", "subordinate_ids"]
 
 
 @frozen
@@ -73,13 +73,15 @@ def subordinate_ids(kind: str) -> tuple[int, int] | None:
         owners.add(pwd.getpwuid(os.getuid()).pw_name)
     try:
         with open(f"/etc/sub{kind}", encoding="utf-8", errors="surrogateescape") as file:
-            return next(((first, count) for owner, first, count in _ranges(file) if owner in owners), None)
+            return own_range(file, owners)
     except OSError:
         return None
 
 
-def _ranges(lines: Iterable[str]) -> Iterator[tuple[str, int, int]]:
+def own_range(lines: Iterable[str], owners: Container[str]) -> tuple[int, int] | None:
+    """Return the first range of one of the owners in lines of /etc/subuid, or None."""
     for line in lines:
         owner, *numbers = line.strip().split(":")
-        if len(numbers) == 2 and all(number.isdecimal() for number in numbers):
-            yield owner, int(numbers[0]), int(numbers[1])
+        if owner in owners and len(numbers) == 2 and all(number.isdecimal() for number in numbers):
+            return int(numbers[0]), int(numbers[1])
+    return None

@@ -19,6 +19,7 @@ from patchbay.errors import PatchbayError, WorkerError
 from patchbay.sandbox.inside import callworker
 from patchbay.sandbox.inside.packages import program_path
 from patchbay.sandbox.sandbox import Channel
+from patchbay.sandbox.view import in_node
 
 __all__ = ["Caller"]
 
@@ -54,7 +55,10 @@ class Caller:
                 agent.send(conversation, {"calls": request}, (null, 1, 2, theirs.fileno()))
             finally:
                 os.close(null)
-            await agent.answer(conversation)
+            try:
+                await agent.answer(conversation)
+            except OSError as error:
+                raise in_node(node, error) from None
         return cls(node, conversation, mine)
 
     async def read_answers(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sys
@@ -26,6 +27,13 @@ def tool_path() -> str:
 def which(name: str) -> str | None:
     """Where the tool is, or None."""
     return shutil.which(name, path=tool_path())
+
+
+# How to raise what was reached: ulimit(1p), and namespaces(7).
+_LIMITS = {
+    errno.EAGAIN: "ulimit -u 4096, or start the container with a larger --pids-limit",
+    errno.ENOSPC: "for s in user net mnt pid uts ipc; do sudo sysctl -w user.max_${s}_namespaces=30000; done",
+}
 
 
 def lacks() -> list[Lack]:
@@ -58,8 +66,12 @@ def _forbidden_namespaces() -> Iterator[Lack]:
         )
 
 
-def namespace_lacks(stage: str, error: str) -> list[Lack]:
-    """What must be wrong where making namespaces really failed with `error`."""
+def namespace_lacks(stage: str, error: Exception | None) -> list[Lack]:
+    """Return what must be wrong where making namespaces failed with `error`."""
+    if isinstance(error, OSError) and error.errno in (errno.EAGAIN, errno.ENOSPC):
+        limit = "processes" if error.errno == errno.EAGAIN else "namespaces"
+        text = f"a limit of {limit} is reached ({stage}: {os.strerror(error.errno)})"
+        return [Lack(text, _LIMITS[error.errno])]
     return list(_forbidden_namespaces()) or [
         Lack(
             f"this process may not make the namespaces of a lab ({stage}: {error})",

@@ -6,7 +6,7 @@ import operator
 import socket
 from typing import Any
 
-from patchbay.sandbox.view import NodeView
+from patchbay.sandbox.view import NodeView, in_node
 
 __all__ = ["look_up"]
 
@@ -18,7 +18,12 @@ async def look_up(view: NodeView, function: str, *args: Any) -> Any:
     or `UnicodeError`.
     """
     request = {"ns": view.ns, "function": function, "args": [_plain(arg) for arg in args]}
-    found = (await view.agent.request({"look-up": request}))["found"]
+    try:
+        found = (await view.agent.request({"look-up": request}))["found"]
+    except (socket.gaierror, socket.herror):
+        raise
+    except OSError as error:
+        raise in_node(view.node, error) from None
     return [_with_enums(*entry) for entry in found] if function == "getaddrinfo" else tuple(found)
 
 

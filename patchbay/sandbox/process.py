@@ -19,7 +19,7 @@ from patchbay.errors import PatchbayError
 from patchbay.sandbox.inside import wire
 from patchbay.sandbox.sandbox import Channel
 from patchbay.sandbox.spawn import Spawn
-from patchbay.sandbox.view import NodeView
+from patchbay.sandbox.view import NodeView, in_node
 
 __all__ = ["NodePopen", "NodeProcess", "spawn"]
 
@@ -137,7 +137,7 @@ async def spawn(view: NodeView, what: Spawn, stdin: Any, stdout: Any, stderr: An
             message, _ = await view.agent.answer(conversation)
         except OSError as error:
             conversation.close()
-            raise view.told(error) from None
+            raise in_node(view.node, error) from None
         except BaseException:
             conversation.close()
             raise
@@ -241,7 +241,7 @@ class NodePopen(subprocess.Popen[Any]):
             try:
                 return _started(self._view.agent, conversation)
             except OSError as error:
-                raise self._view.told(error) from None
+                raise in_node(self._view.node, error) from None
 
 
 def _started(agent: Channel, conversation: socket.socket) -> int:

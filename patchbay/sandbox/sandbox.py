@@ -168,7 +168,10 @@ class Sandbox:
         self.ids = 1
         with theirs:
             if not self._lacks:
-                fork_agent(host.tool_path(), theirs, self._stderr)
+                try:
+                    fork_agent(host.tool_path(), theirs, self._stderr)
+                except OSError as error:
+                    self._lacks = host.namespace_lacks("start of an interpreter", error)
 
     async def __aenter__(self) -> Sandbox:
         return self
@@ -190,8 +193,11 @@ class Sandbox:
         """Wait until the agent is there. Raises `HostError` with everything that this machine lacks."""
         if self._lacks:
             raise HostError(self._lacks)
-        with trio.fail_after(_START_WITHIN):
-            await self._handshake()
+        try:
+            with trio.fail_after(_START_WITHIN):
+                await self._handshake()
+        except BlockingIOError as error:  # EAGAIN of fork(2): newuidmap is a process too
+            raise HostError(host.namespace_lacks("start of a process", error)) from None
         # Conversations may be opened from any thread.
         self._sock.setblocking(True)
 
@@ -213,7 +219,7 @@ class Sandbox:
         if message is None:
             raise LabDiedError(f"the lab's agent did not start:\n{self._last_words()}")
         if "failed" in message:
-            raise HostError(host.namespace_lacks(message["failed"], str(wire.error_of(message))))
+            raise HostError(host.namespace_lacks(message["failed"], wire.error_of(message)))
         assert key in message, message
         return message
 

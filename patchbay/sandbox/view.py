@@ -23,11 +23,17 @@ from patchbay.sandbox.accounts import Account, account_of
 from patchbay.sandbox.guard import allowed
 from patchbay.sandbox.sandbox import Sandbox
 
-__all__ = ["NodeView", "close_sockets_of"]
+__all__ = ["NodeView", "close_sockets_of", "in_node"]
 
 # include/uapi/linux/sockios.h: an interface's number, and a descriptor of a socket's network namespace.
 _SIOCGIFINDEX = 0x8933
 _SIOCGSKNS = 0x894C
+
+
+def in_node(node: str, error: OSError) -> OSError:
+    """Return an error of the agent as an error in a node."""
+    file = [error.filename] if error.filename else []
+    return type(error)(error.errno, f"in '{node}': {error.strerror}", *file)
 
 
 class NodeView:
@@ -49,14 +55,9 @@ class NodeView:
         try:
             self.agent.request_now({"open": {"ns": ns, "userland": userland.message()}})
         except OSError as error:
-            raise self.told(error) from None
+            raise in_node(node, error) from None
         with self.socket(socket.AF_INET, socket.SOCK_DGRAM, 0) as probe:
             self.namespace = _namespace_of(probe.fileno())
-
-    def told(self, error: OSError) -> OSError:
-        """Return an error of the agent's as an error in this node."""
-        text = f"in '{self.node}': {error.strerror}"
-        return type(error)(error.errno, text, *([error.filename] if error.filename else []))
 
     def account(self, user: str | int | None) -> Account | None:
         """Return the ids of a user in this lab. Raises as `account_of` does."""

@@ -75,9 +75,9 @@ async def test_conditions_change_without_losing_what_is_on_the_way() -> None:
             assert await control.ask({"set": late}) == {"set": True}
             sent += await expect_ping(link, 60, 65)
             refused = await control.ask({"set": [*ENDS, "--up", "latency_ms=-1"]})
-            assert refused == {"errno": 22, "error": "latency_ms=-1 is out of range"}
+            assert refused["args"] == [22, "latency_ms=-1 is out of range"]
             refused = await control.ask({"set": ["--far", "a", "--near", "near", "--seed", "1"]})
-            assert refused["error"] == "this relay is between far and near"
+            assert refused["args"] == [22, "this relay is between far and near"]
             sent += await expect_ping(link, 60, 65)
             assert await control.ask({"set": ENDS}) == {"set": True}
             sent += await expect_ping(link, 0, 5)
@@ -96,7 +96,10 @@ async def test_a_relay_that_cannot_start_tells_why() -> None:
         async with link.background("mid", sys.executable, driver, "alone", *ENDS) as process:
             control = Control(process)
             await control.next()
-            assert await control.next() == {"errno": 19, "error": "No such device: near"}
+            assert await control.next() == {
+                "error": "OSError",
+                "args": [19, "No such device", "near"],
+            }
             assert await control.end() == 0
 
 

@@ -237,3 +237,34 @@ async def test_an_unknown_user_is_named_with_one_that_is_close() -> None:
     async with home_lab() as lab:
         with pytest.raises(KeyError, match="this machine has no user 'nobdy'; did you mean 'nobody'"):
             await lab.device("laptop").run(["true"], user="nobdy")
+
+
+# -- private folders
+
+
+async def test_a_private_folder_is_empty_and_the_nodes_own_with_the_owner_and_mode_of_the_machines(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "var"
+    folder.mkdir(mode=0o710)
+    (folder / "of the machine").touch()
+    async with patchbay.open_lab() as lab:
+        router = await lab.add_router("router")
+        one = await lab.add_device("one", uplink=router, private=[str(folder)])
+        two = await lab.add_device("two", uplink=router, private=[str(folder), "/tmp"])
+        three = await lab.add_device("three", uplink=router)
+        await said(one, f"touch '{folder}/mine'")
+        assert await said(one, f"ls '{folder}'; stat -c '%a %u' '{folder}'") == f"mine\n710 {os.getuid()}"
+        assert await said(two, f"ls '{folder}'; stat -c %a /tmp") == "1777"
+        assert await said(three, f"ls '{folder}'") == "of the machine"
+    assert [file.name for file in folder.iterdir()] == ["of the machine"]
+
+
+async def test_a_private_folder_that_is_not_there_is_named_when_the_node_is_used() -> None:
+    async with patchbay.open_lab() as lab:
+        device = await lab.add_device("d", uplink=await lab.add_router("r"), private=["/no/such/folder"])
+        with pytest.raises(FileNotFoundError, match=r"in 'd': .*private folder.*/no/such/folder"):
+            await device.run(["true"])
+        with pytest.raises(FileNotFoundError, match=r"private folder"):
+            device.socket()
+        await lab.router("r").run(["true"])

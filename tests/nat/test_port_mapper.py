@@ -20,7 +20,7 @@ from patchbay.layout.layout import PolicyLayout, RouterLayout
 from patchbay.plan import policy, port_mapping
 from patchbay.plan.resources import Key, Resource
 from patchbay.tools.commands import WriteFile
-from tests.kernel.inside import processes_of
+from tests.kernel.inside import processes_of, run_in_lab
 from tests.nat.asking import (
     INSIDE,
     OUTSIDE,
@@ -169,18 +169,11 @@ async def test_a_lost_server_is_no_matter_where_none_is_wanted_any_more() -> Non
 # -- where it fails
 
 
-async def in_agents_mounts(lab: Lab, *argv: str) -> None:
-    """Run a command with the agent's mounts, after the agent has left the exchange, where it started it."""
-    left = "until [ $(readlink /proc/1/ns/mnt) != $(readlink /proc/self/ns/mnt) ]; do :; done"
-    nsenter = 'exec nsenter --target 1 --mount "$@"'
-    await lab.ix.run(["sh", "-c", f"{left}; {nsenter}", "sh", *argv])
-
-
 async def test_without_miniupnpd_the_error_says_what_to_install_and_the_lab_is_as_it_was() -> None:
     async with mapping_lab() as lab:
         (program,) = (await lab.ix.run(["which", "miniupnpd"], capture_stdout=True)).stdout.decode().split()
         before = lab.state()
-        await in_agents_mounts(lab, "mount", "--bind", "/dev/null", program)
+        await run_in_lab(lab, "mount", "--bind", "/dev/null", program)
         with pytest.raises(
             patchbay.CommandFailed, match="could not serve port mappings on router 'late'"
         ) as caught:
@@ -188,7 +181,7 @@ async def test_without_miniupnpd_the_error_says_what_to_install_and_the_lab_is_a
         assert "sudo apt-get install miniupnpd-nftables" in str(caught.value)
         assert lab.state() == before
         assert len(processes_of(lab, "port_mapper")) == 1
-        await in_agents_mounts(lab, "umount", program)
+        await run_in_lab(lab, "umount", program)
         late = await lab.add_router("late", preset="home", port_mapping=True)
         guest = await lab.add_device("guest", uplink=late)
         assert await NatPmp().map(guest, "udp") == (str(late.ip), OUTSIDE)

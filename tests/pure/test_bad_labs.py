@@ -21,12 +21,33 @@ APART = "in the same routing domain; accepted: a network of its own"
 # A lab file, and its problems: path and message.
 BAD = {
     "an unknown upstream": (
-        f"{ROUTER}upstream = 'rr'",
-        ("router[0].upstream", "unknown router 'rr'; known: r; did you mean 'r'?"),
+        f"{ROUTER}upstream = 'rr'\n{SECOND}upstream = 'ss'",
+        ("router[0].upstream", "unknown router 'rr'; known: s"),
+        ("router[1].upstream", "unknown router 'ss'; known: r"),
     ),
     "an unknown gateway": (
         f"{ROUTER}[device.d.eth0]\ngateway = 'q'",
         ("device.d.eth0.gateway", "unknown router 'q'; known: r"),
+    ),
+    "a private folder that is no absolute path": (
+        f"{ROUTER}{DEVICE}[device.d]\nprivate = ['tmp', '/a/../b', '/a//b']",
+        *(
+            (
+                f"device.d.private[{index}]",
+                f"found '{path}'; accepted: the absolute path of a folder such as '/tmp', without '..'",
+            )
+            for index, path in enumerate(("tmp", "/a/../b", "/a//b"))
+        ),
+    ),
+    "a private folder that nodes have already": (
+        f"{ROUTER}{DEVICE}[device.d]\nprivate = ['/run', '/proc/1']",
+        *(
+            (
+                f"device.d.private[{index}]",
+                f"found '{path}', which nodes have of their own already or cannot be without",
+            )
+            for index, path in enumerate(("/run", "/proc/1"))
+        ),
     ),
     "a gateway where there is no router": (
         DEVICE,

@@ -15,7 +15,7 @@ import resource
 import signal
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from patchbay.sandbox.inside import kernel, parent, service, wire
 from patchbay.sandbox.inside.hubs import Hubs
@@ -28,6 +28,8 @@ from patchbay.sandbox.inside.programs import start
 from patchbay.sandbox.inside.server import Conversation, Server
 
 __all__ = ["main"]
+
+T = TypeVar("T")
 
 
 def main(request: wire.Message, program: int, channel_fd: int, stderr: int) -> None:
@@ -44,7 +46,7 @@ def main(request: wire.Message, program: int, channel_fd: int, stderr: int) -> N
         return
     mine, theirs = wire.pair()
     proc = os.open("/proc", os.O_PATH)
-    if os.fork() == 0:
+    if _or_report(channel, "fork", os.fork) == 0:
         os.close(proc)
         mine.close()
         _be_first(channel, program, theirs, request["path"])
@@ -67,9 +69,9 @@ def _be_first(channel: socket.socket, program: int, to_parent: socket.socket, pa
     agent.serve()
 
 
-def _or_report(channel: socket.socket, stage: str, step: Callable[[], object]) -> None:
+def _or_report(channel: socket.socket, stage: str, step: Callable[[], T]) -> T:
     try:
-        step()
+        return step()
     except OSError as error:
         wire.send(channel, {"failed": stage, **wire.failure(error)})
         os._exit(1)

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from patchbay.sandbox.inside import kernel
+from patchbay.sandbox.inside import kernel, wire
 from patchbay.sandbox.inside.kept import KeptIp
 from patchbay.sandbox.inside.nodes import Nodes
 from patchbay.sandbox.inside.programs import find_tool
@@ -113,7 +113,7 @@ class Lane:
         try:
             self._lanes.kept.run(text, self._ended)
         except OSError as error:
-            self._done(127, "", str(error))
+            self._done(127, "", f"ip: {wire.explained(error)}")
             return False
         return True
 
@@ -135,7 +135,7 @@ class Lane:
                     setsigdef=CATCHABLE,
                 )
         except OSError as error:
-            self._done(127, "", str(error))
+            self._done(127, "", f"{argv[0]}: {wire.explained(error)}")
             _close(files)
             return False
 

@@ -41,8 +41,7 @@ def mount_machine(folder: str, private: Iterable[str]) -> None:
     _own_sysfs()
     lab, own = os.open("/run/patchbay", os.O_PATH), os.open(folder, os.O_PATH)
     _own_run()
-    for each in private:
-        _empty(each)
+    _empty(private)
     _show(f"/proc/self/fd/{lab}/{_NAME_SERVICES}", _NAME_SERVICES)
     for name in _NAMES:
         _show(f"/proc/self/fd/{own}/{name}", name)
@@ -135,17 +134,22 @@ def _program_folders() -> list[str]:
     return [folder for folder in folders if folder.startswith("/run/") and os.path.isdir(folder)]
 
 
-def _empty(folder: str) -> None:
-    """Mount an empty folder with the owner and mode of the one that it hides."""
+def _empty(folders: Iterable[str]) -> None:
+    """Mount empty folders with the owners and modes of those that they hide, one in another too."""
+    hidden = {folder: _stat_private(folder) for folder in folders}
+    for folder, found in hidden.items():
+        os.makedirs(folder, exist_ok=True)
+        kernel.mount("tmpfs", folder, "tmpfs", options=f"mode={stat.S_IMODE(found.st_mode):o}")
+        with contextlib.suppress(OSError):  # an owner who is not mapped in the lab
+            os.chown(folder, found.st_uid, found.st_gid)
+
+
+def _stat_private(folder: str) -> os.stat_result:
     try:
-        found = os.stat(folder)
+        return os.stat(folder)
     except FileNotFoundError:
-        raise FileNotFoundError(
-            errno.ENOENT, "a private folder has to exist on this machine", folder
-        ) from None
-    kernel.mount("tmpfs", folder, "tmpfs", options=f"mode={stat.S_IMODE(found.st_mode):o}")
-    with contextlib.suppress(OSError):  # an owner who is not mapped in the lab
-        os.chown(folder, found.st_uid, found.st_gid)
+        text = "a private folder has to exist on this machine"
+        raise FileNotFoundError(errno.ENOENT, text, folder) from None
 
 
 def _show(source: str, name: str) -> None:

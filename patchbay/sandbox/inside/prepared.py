@@ -30,12 +30,23 @@ def main() -> None:
     os.set_inheritable(program, False)
     while (message := _next(channel, program)) is not None:
         request, fds = message
-        if kernel.fork_sibling() == 0:
+        try:
+            forked = kernel.fork_sibling()
+        except OSError as error:
+            _report(fds[0], error)
+            forked = -1
+        if forked == 0:
             channel.close()
             agent.main(request, program, *fds)
             os._exit(0)
         for fd in fds:
             os.close(fd)
+
+
+def _report(channel: int, error: OSError) -> None:
+    """Tell a lab why it has no agent."""
+    with socket.socket(fileno=os.dup(channel)) as lab:
+        wire.send(lab, {"failed": "fork", **wire.failure(error)})
 
 
 def _next(channel: socket.socket, program: int) -> tuple[wire.Message, list[int]] | None:

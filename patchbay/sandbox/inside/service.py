@@ -166,6 +166,11 @@ def _failure(error: UsageError | OSError) -> wire.Message:
     return wire.failure(error if isinstance(error, OSError) else OSError(errno.EINVAL, str(error)))
 
 
+def _text(error: OSError) -> str:
+    """Return an error without its number."""
+    return f"{wire.explained(error)}: {error.filename}" if error.filename else wire.explained(error)
+
+
 def _by_hand(name: str, make: Make, argv: list[str]) -> None:
     """Serve in the background; return, or exit with what is wrong, once that is known."""
     reader, writer = os.pipe()
@@ -181,8 +186,8 @@ def _by_hand(name: str, make: Make, argv: list[str]) -> None:
     try:
         server = make(argv, None)
     except (UsageError, OSError) as error:
-        code = 2 if isinstance(error, UsageError) else 1
-        os.write(writer, f"{code} {_failure(error)['error']}".encode())
+        code, text = (2, str(error)) if isinstance(error, UsageError) else (1, _text(error))
+        os.write(writer, f"{code} {text}".encode())
         return
     os.close(writer)
     try:

@@ -15,7 +15,7 @@ import socket
 import traceback
 from typing import Any
 
-__all__ = ["Message", "error_of", "failure", "pair", "receive", "send"]
+__all__ = ["Message", "error_of", "explained", "failure", "pair", "receive", "send"]
 
 Message = dict[str, Any]
 
@@ -35,6 +35,21 @@ _CLASSES = {
 }
 
 
+# What to do about errors that come from a limit rather than from the request.
+_ADVICE = {
+    errno.EAGAIN: "a limit of processes is reached: `ulimit -u`, or pids.max of a container",
+    errno.EMFILE: "a limit of descriptors is reached: raise `ulimit -n`",
+    errno.ENOSPC: "a limit of namespaces or of disk space is reached: see /proc/sys/user",
+}
+
+
+def explained(error: OSError) -> str:
+    """Return what an error says, with what to do about it where that is known."""
+    text = error.strerror or str(error)
+    advice = _ADVICE.get(error.errno or 0)
+    return f"{text} ({advice})" if advice else text
+
+
 def failure(error: Exception) -> Message:
     """Return the answer to a request that failed."""
     name = next((each.__name__ for each in type(error).__mro__ if each.__name__ in _CLASSES), None)
@@ -42,7 +57,7 @@ def failure(error: Exception) -> Message:
         return {"error": "RuntimeError", "args": ["".join(traceback.format_exception(error))]}
     if isinstance(error, OSError):
         file = [os.fsdecode(error.filename)] if error.filename is not None else []
-        return {"error": name, "args": [error.errno or errno.EIO, error.strerror or str(error), *file]}
+        return {"error": name, "args": [error.errno or errno.EIO, explained(error), *file]}
     return {"error": name, "args": [str(error)]}
 
 
@@ -104,7 +119,7 @@ def receive(sock: socket.socket) -> tuple[Message | None, list[int]]:
         # The kernel drops descriptors for which the process has no number left (net/core/scm.c).
         for fd in received:
             os.close(fd)
-        raise OSError(errno.EMFILE, f"{os.strerror(errno.EMFILE)}: a descriptor of a lab was dropped")
+        raise OSError(errno.EMFILE, explained(OSError(errno.EMFILE, os.strerror(errno.EMFILE))))
     if not data:
         return None, received
     if data == b"+":
