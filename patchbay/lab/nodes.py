@@ -88,18 +88,44 @@ class Device(Node):
         self._usable()
         return await self._core.links.stats(("link", self.name, self.iface(iface).name))
 
-    async def probe_udp_mapping(self, reflector: tuple[str, int]) -> tuple[str, int]:
-        """The outside endpoint that a fresh UDP socket of the device gets, as the other side sees it.
+    async def probe_udp_mapping(
+        self,
+        reflector: tuple[str, int],
+        *,
+        port: int = 0,
+        socket: stdlib_socket.socket | trio.socket.SocketType | None = None,
+    ) -> tuple[str, int]:
+        """Return the outside endpoint that a UDP socket of the device gets, as the other side sees it.
 
-        `reflector` is what another node's `reflector()` gives, or the (host, port) of a STUN server. Raises
-        `trio.TooSlowError` if nothing answers within 6 s, for want of a way there or back.
+        `reflector` is what another node's `reflector()` gives, or the (host, port) of a STUN server. The
+        socket is a fresh one, at `port` if that is given; or it is `socket`, which stays open, so that the
+        same socket can be probed towards several servers. Raises `ValueError` for both, `OSError` for a
+        port that is taken, and `trio.TooSlowError` if nothing answers within 6 s.
         """
         from patchbay.lab.reflector import mapped_endpoint
 
-        family = stdlib_socket.AF_INET6 if ":" in reflector[0] else stdlib_socket.AF_INET
-        plain = self.socket(family, stdlib_socket.SOCK_DGRAM)
-        with trio.socket.from_stdlib_socket(plain) as sock:
-            return await mapped_endpoint(sock, reflector)
+        if socket is not None and port:
+            raise ValueError("name either `port` or `socket`: a socket has its port already")
+        if isinstance(socket, trio.socket.SocketType):
+            return await mapped_endpoint(socket, reflector)
+        # A duplicate of a given socket, because trio closes what it wraps.
+        plain = socket.dup() if socket else self._udp_socket(reflector[0], port)
+        try:
+            with trio.socket.from_stdlib_socket(plain) as sock:
+                return await mapped_endpoint(sock, reflector)
+        finally:
+            if socket:
+                socket.settimeout(socket.gettimeout())  # trio has made both non-blocking
+
+    def _udp_socket(self, towards: str, port: int) -> stdlib_socket.socket:
+        v6 = ":" in towards
+        plain = self.socket(stdlib_socket.AF_INET6 if v6 else stdlib_socket.AF_INET, stdlib_socket.SOCK_DGRAM)
+        try:
+            plain.bind(("::" if v6 else "0.0.0.0", port))
+        except BaseException:
+            plain.close()
+            raise
+        return plain
 
     @property
     def default_iface(self) -> str:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import socket
+from typing import Any
+
 import pytest
 import trio
 
 import patchbay
-from tests.kernel.labs import home_lab
+from tests.kernel.labs import HOME, home_lab
+from tests.patience import DEADLINE
 
 pytestmark = pytest.mark.kernel
 
@@ -22,6 +26,35 @@ async def test_a_device_behind_a_nat_is_told_its_outside_endpoint() -> None:
             assert (await server.probe_udp_mapping(reflector))[0] == str(server.ip)
         async with server.reflector((str(server.ip6), 0)) as reflector:
             assert (await laptop.probe_udp_mapping(reflector))[0] == str(laptop.ip6)
+
+
+async def test_one_port_or_socket_can_be_probed_towards_several_servers() -> None:
+    spec: dict[str, Any] = {
+        **HOME,
+        "router": [dict(HOME["router"][0]), {**HOME["router"][1], "nat": "corporate"}],
+    }
+    async with patchbay.open_lab(HOME) as home, patchbay.open_lab(spec) as office:
+        for lab, is_the_same in ((home, True), (office, False)):
+            laptop, server = lab.device("laptop"), lab.device("server")
+            async with server.reflector(7000) as first, server.reflector(7001) as second:
+                probe = laptop.probe_udp_mapping
+                ports = [(await probe(server, port=40000))[1] for server in (first, second)]
+                assert (ports[0] == ports[1]) is is_the_same
+                with laptop.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+                    ports = [(await probe(server, socket=sock))[1] for server in (first, second)]
+                    assert (ports[0] == ports[1]) is is_the_same
+                    sock.settimeout(DEADLINE)
+                    sock.sendto(b"hello", first)
+                    assert await trio.to_thread.run_sync(sock.recv, 9) == b"hello"
+                with laptop.enter(), trio.socket.socket(type=socket.SOCK_DGRAM) as wrapped:
+                    ports = [(await probe(server, socket=wrapped))[1] for server in (first, second)]
+                    assert (ports[0] == ports[1]) is is_the_same
+                with laptop.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+                    taken.bind(("0.0.0.0", 40001))
+                    with pytest.raises(OSError, match="Address already in use"):
+                        await probe(first, port=40001)
+                    with pytest.raises(ValueError, match="either `port` or `socket`"):
+                        await probe(first, port=1, socket=taken)
 
 
 async def test_what_is_no_stun_comes_back_as_it_is() -> None:
