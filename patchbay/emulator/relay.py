@@ -35,6 +35,8 @@ __all__ = ["Relays", "main", "main_of_many", "relays_of_one"]
 
 # So much is admitted before anything is sent, and so often one link has its turn without a look at others.
 _ROUNDS = 8
+# Nanoseconds between two looks for missed frames.
+_LOOK_EVERY = 1_000_000_000
 
 
 class Way:
@@ -97,6 +99,11 @@ class Way:
         self._source.discard()
         self.line.flush(time.monotonic_ns())
 
+    @property
+    def missed(self) -> int:
+        """The number of frames that the kernel dropped because nobody read them in time."""
+        return self._source.count_missed()
+
     def stats(self) -> dict[str, int]:
         line = self.line
         return {
@@ -110,7 +117,7 @@ class Way:
             "reordered": line.reordered,
             "corrupted": line.corrupted,
             "refused": self._refused,
-            "missed": self._source.count_missed(),
+            "missed": self.missed,
             "queued": line.queued,
         }
 
@@ -126,6 +133,7 @@ class Relay:
         self.up = Way(self.far, self.near, arguments.up, f"{arguments.seed} up")
         self.down = Way(self.near, self.far, arguments.down, f"{arguments.seed} down")
         self._names = (arguments.far, arguments.near)
+        self._reported = (0, 0)
 
     def move(self, ahead: int) -> float | None:
         """Relay what there is. Return when there will be something to do: 0 for at once, None for nothing."""
@@ -139,6 +147,13 @@ class Relay:
             return 0
         times = [at for at in (self.up.line.next_time(), self.down.line.next_time()) if at is not None]
         return min(times, default=None)
+
+    def report_missed(self) -> None:
+        """Tell the program how many frames nobody read in time, if these have become more."""
+        missed = self.up.missed, self.down.missed
+        if self.control is not None and missed != self._reported:
+            self._reported = missed
+            self.control.tell({"overloaded": {"up": missed[0], "down": missed[1]}})
 
     def wake(self) -> None:
         """Look at both ends next time."""
@@ -190,6 +205,8 @@ class Relays:
         self._ready: dict[int, Callable[[int], None]] = {}
         # When each has something to do: 0 for at once, None for nothing.
         self._due: dict[Relay, float | None] = {}
+        # When to look for missed frames; None while nothing has arrived since the last look.
+        self._look_at: float | None = None
 
     def add(
         self, argv: list[str], control: Control | None, ended: Callable[[], None], *, alone: bool
@@ -271,20 +288,31 @@ class Relays:
                 if ready := self._ready.get(fd):
                     ready(event)
             self._move()
+            self._look_for_missed(time.monotonic_ns())
 
     def _move(self) -> None:
         now = time.monotonic_ns()
         due = [relay for relay, at in self._due.items() if at is not None and at <= now]
         ahead = wall_ahead() if due else 0
+        if due and self._look_at is None:
+            self._look_at = now + _LOOK_EVERY
         for _ in range(_ROUNDS if len(due) == 1 else 1):
             for relay in due:
                 self._due[relay] = relay.move(ahead)
             if 0 not in [self._due[relay] for relay in due]:
                 break
 
+    def _look_for_missed(self, now: float) -> None:
+        """Report missed frames once a second, because to count them takes a system call for each socket."""
+        if self._look_at is not None and now >= self._look_at:
+            self._look_at = None
+            for relay in self._due:
+                relay.report_missed()
+
     def _time_left(self) -> float | None:
-        """Nanoseconds until a link has something to do."""
-        first = min((at for at in self._due.values() if at is not None), default=None)
+        """Return the nanoseconds until there is something to do, or None."""
+        times = [at for at in (*self._due.values(), self._look_at) if at is not None]
+        first = min(times, default=None)
         return first and max(first - time.monotonic_ns(), 0)
 
 

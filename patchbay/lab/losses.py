@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from patchbay.layout.layout import Layout
 from patchbay.model.link import Emulator
 from patchbay.plan.port_mapping import mapping_server
 from patchbay.plan.view import emulator_of
+from patchbay.sandbox.inside import wire
 from patchbay.tools.service import Service
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["Losses"]
 
 Key = tuple[str, ...]
+
+_log = logging.getLogger("patchbay")
 
 
 @frozen
@@ -78,6 +82,7 @@ class Losses:
         self._event = event
         self._lost: dict[Key, _Loss] = {}
         session.services.died = self._died
+        session.services.reported = self._reported
 
     def _died(self, service: Service, words: str) -> None:
         reason = f"{service.title} ended" + (f":\n{words}" if words else " (killed?)")
@@ -86,6 +91,18 @@ class Losses:
         self._event("service_lost", service=service.kind, **place, reason=reason)
         if loss.kind.answer:
             self._session.start(self._answer_beside_the_block, service.key)
+
+    def _reported(self, service: Service, message: wire.Message) -> None:
+        """Tell that the relay of a link cannot keep up: what it misses is lost, and no rule of the link."""
+        missed = message["overloaded"]
+        self._event("link_overloaded", **link_place(service.key), missed=missed)
+        _log.warning(
+            "%s cannot keep up: it missed %d packets up and %d down so far, which are lost; use fewer links, "
+            "lower rates, or a kernel with netem",
+            service.title,
+            missed["up"],
+            missed["down"],
+        )
 
     def _is_lost(self, key: Key) -> bool:
         loss = self._lost.get(key)

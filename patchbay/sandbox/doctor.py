@@ -126,7 +126,14 @@ _TRIALS = (
         False,
         "a kernel with CONFIG_NET_SCH_NETEM, or its module loaded",
     ),
-    # Where it is refused, processes of a node see the machine's interfaces in /sys.
+    # Where these are refused, processes of a node see the lab's processes, or the machine's interfaces.
+    (
+        "own /proc",
+        ["unshare", "--pid", "--mount", "--fork", "mount", "-t", "proc", "proc", "/proc"],
+        "",
+        False,
+        "start the container with --security-opt systempaths=unconfined",
+    ),
     (
         "own /sys",
         ["mount", "-t", "sysfs", "sysfs", "/run/patchbay/proc"],

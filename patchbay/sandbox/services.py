@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Callable
+from functools import partial
 
 import trio
 
@@ -26,13 +27,18 @@ def _key(service: Service) -> Key:
 
 
 class Services:
-    """The running services of a lab. `died` is called with one that ended by itself, and its last words."""
+    """The running services of a lab.
+
+    `died` is called with a service that ended by itself, and its last words; `reported` with a service and
+    what it tells without being asked.
+    """
 
     def __init__(self, sandbox: Sandbox, nursery: trio.Nursery) -> None:
         self._sandbox = sandbox
         self._nursery = nursery
         self._running: dict[Key, _Running] = {}
         self.died: Callable[[Service, str], None] = lambda service, words: None
+        self.reported: Callable[[Service, wire.Message], None] = lambda service, message: None
 
     def runs(self, service: Service) -> bool:
         """Return whether a service of that name runs."""
@@ -65,8 +71,11 @@ class Services:
         except BaseException:
             sock.close()
             raise
-        running = self._running[_key(service)] = _Running(sock)
+        running = self._running[_key(service)] = _Running(sock, partial(self._reported, service))
         self._nursery.start_soon(self._watch, service, running)
+
+    def _reported(self, service: Service, message: wire.Message) -> None:
+        self.reported(service, message)
 
     async def _watch(self, service: Service, running: _Running) -> None:
         await running.read()
@@ -92,10 +101,11 @@ class Services:
 
 
 class _Running:
-    """The conversation with a service. One task asks at a time; one task reads the answers."""
+    """The conversation with a service. One task asks at a time; one task reads the answers and reports."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, report: Callable[[wire.Message], None]) -> None:
         self._sock = sock
+        self._report = report
         self._one_at_a_time = trio.Lock()
         self._send, self._receive = trio.open_memory_channel[wire.Message](1)
         self.closing = False
@@ -112,6 +122,9 @@ class _Running:
                 if "died" in message:
                     self.words = message["died"]
                     return
+                if "overloaded" in message:
+                    self._report(message)
+                    continue
                 self._send.send_nowait(message)
 
     async def ask(self, message: wire.Message) -> wire.Message:

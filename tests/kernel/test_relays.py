@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -227,6 +228,25 @@ async def test_adding_a_device_whose_link_cannot_be_leaves_the_lab_as_it_was(
         await until_relays(lab, 0)
         late = await lab.add_device("late", uplink=router, link={"latency_ms": 10})
         await expect_round_trip(late, lab.device("server").ip, 20)
+
+
+async def test_a_relay_that_cannot_keep_up_is_told_of_by_an_event_and_a_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with open_links("userspace", {"d": {"latency_ms": 1}}) as lab:
+        device, server = lab.device("d"), lab.device("server")
+        signal_relays(lab, signal.SIGSTOP)
+        # More than a ring holds (emulator/packets.py).
+        with device.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            for _ in range(5000):
+                sock.sendto(bytes(1400), (str(server.ip), 9))
+        signal_relays(lab, signal.SIGCONT)
+        told = await until_event(lab, "link_overloaded")
+        stats = await device.link_stats("eth0")
+        assert (told["node"], told["iface"]) == ("d", "eth0")
+        assert 0 < told["missed"]["up"] <= stats.up.detail["missed"] < 5000
+        assert "relay of the link of device 'd' on eth0 cannot keep up" in caplog.text
+        assert f"missed {told['missed']['up']} packets up" in caplog.text
 
 
 def signal_relays(lab: Lab, signum: int) -> None:
