@@ -25,7 +25,7 @@ run: .venv/.ready ## set up, then run every sim in sims/
 
 # The pure tests by themselves, because they alone have to cover the pure half; what measures after the rest, so that
 # nothing runs beside it. A failure of one does not hide the others'.
-test: check kernel ## set up, then check, then run all tests
+test: check kernel .venv/.packages-daemons ## set up, then check, then run all tests
 	@status=0; set -x; \
 	$(side_by_side) tests/pure --cov || status=$$?; \
 	$(side_by_side) --ignore tests/pure --ignore tests/test_structure.py -m 'not measures' || status=$$?; \

@@ -24,6 +24,14 @@ missing() {
     done
 }
 
+units_of() {
+    case $1 in
+        chrony | coturn | postgresql | redis-server) echo "$1" ;;
+        nginx-light) echo nginx ;;
+        openssh-server) echo ssh ;;
+    esac
+}
+
 packages() {
     [ -z "${SKIP_APT-}" ] || return 0
     command -v apt-get >/dev/null || die "no apt-get here. Install what gives you these Debian packages:" \
@@ -43,8 +51,12 @@ packages() {
     apt="$root apt-get -q -y -o DPkg::Lock::Timeout=300"
     # A third party's broken source must not stop us; the install says what really cannot be had.
     $apt update </dev/null || true
-    # A server that tests start in their labs; Debian would start one of the machine's own as well.
-    [ ! -d /run/systemd/system ] || case " $* " in *" coturn "*) $root systemctl mask coturn.service || true ;; esac
+    # Servers that tests start in their labs; Debian would start those of the machine as well.
+    if [ -d /run/systemd/system ]; then
+        for package; do
+            for unit in $(units_of "$package"); do $root systemctl mask "$unit.service" || true; done
+        done
+    fi
     $apt install --no-install-recommends "$@" </dev/null
 }
 
