@@ -36,20 +36,24 @@ for group in $groups; do kill -s KILL -- "-$group"; done
 class Groups:
     """Process groups that end with whoever holds this object, also by SIGKILL."""
 
-    _alive: list[int] = field(factory=list)
+    _leaders: list[subprocess.Popen[Any]] = field(factory=list)
     _watcher: subprocess.Popen[str] | None = None
 
-    def add(self, leader: int) -> None:
-        self._alive.append(leader)
+    def add(self, leader: subprocess.Popen[Any]) -> None:
+        self._leaders.append(leader)
         self._tell_watcher()
 
     def end(self) -> None:
-        """Kill every group, also where only children of its leader are left."""
-        for leader in self._alive:
+        """Kill every group, also where only children of its leader are left, and close the leaders' pipes."""
+        for leader in self._leaders:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(leader, signal.SIGKILL)
+                os.killpg(leader.pid, signal.SIGKILL)
+            leader.wait(DEADLINE)
+            for pipe in filter(None, (leader.stdin, leader.stdout, leader.stderr)):
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
         if self._watcher is not None:
-            self._alive.clear()
+            self._leaders.clear()
             self._tell_watcher()
             self._watcher.communicate()
             self._watcher = None
@@ -67,7 +71,7 @@ class Groups:
                 start_new_session=True,
             )
         assert self._watcher.stdin
-        print(*self._alive, file=self._watcher.stdin, flush=True)
+        print(*(leader.pid for leader in self._leaders), file=self._watcher.stdin, flush=True)
 
 
 _of_this_test = Groups()
@@ -81,7 +85,7 @@ def end_groups() -> None:
 def popen(argv: Argv, *, until_end_of: Groups = _of_this_test, **options: Any) -> subprocess.Popen[Any]:
     """Start a program as `subprocess.Popen` does; it ends with the test, or with other `Groups`."""
     process = subprocess.Popen([*_DEFAULT_SIGNALS, *argv], start_new_session=True, **options)
-    until_end_of.add(process.pid)
+    until_end_of.add(process)
     return process
 
 

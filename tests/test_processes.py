@@ -48,10 +48,9 @@ def test_a_program_has_default_signals_where_pytest_ignores_them(number: signal.
 def test_a_group_ends_with_its_test_though_its_leader_has_ended() -> None:
     groups = Groups()
     argv = ["sh", "-c", "sleep 1000 & echo $!"]
-    process = popen(argv, until_end_of=groups, stdout=subprocess.PIPE, text=True)
-    assert process.stdout
-    child = int(process.stdout.readline())
-    process.wait()
+    with popen(argv, until_end_of=groups, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        child = int(process.stdout.readline())
     assert is_running(child)
     groups.end()
     wait_until(lambda: not is_running(child))

@@ -51,13 +51,29 @@ class EventLog:
         self._more.set()
         self._more = trio.Event()
 
-    async def follow(self) -> AsyncIterator[LabEvent]:
-        """Every event from the first on, until the lab is closed."""
-        seen = 0
-        while True:
-            while seen < len(self.events):
-                seen += 1
-                yield self.events[seen - 1]
+    def follow(self) -> AsyncIterator[LabEvent]:
+        """Iterate over every event from the first on, until the lab is closed."""
+        return _Following(self)
+
+    async def wait_for(self, number: int) -> LabEvent | None:
+        """Return the event of a number, counted from 0, when it has happened; None if it never will."""
+        while len(self.events) <= number:
             if self.closed:
-                return
+                return None
             await self._more.wait()
+        return self.events[number]
+
+
+class _Following(AsyncIterator[LabEvent]):
+    """Follows a log. No generator, so that whoever leaves the loop early has nothing to close."""
+
+    def __init__(self, log: EventLog) -> None:
+        self._log = log
+        self._seen = 0
+
+    async def __anext__(self) -> LabEvent:
+        event = await self._log.wait_for(self._seen)
+        if event is None:
+            raise StopAsyncIteration
+        self._seen += 1
+        return event

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import inspect
 import itertools
@@ -45,20 +46,23 @@ class Caller:
     @classmethod
     async def start(cls, node: str, ns: str, agent: Channel) -> Caller:
         """Start the worker process. What it prints goes where the program's own output goes."""
-        mine, theirs = socket.socketpair()
-        mine.setblocking(False)
-        conversation = agent.converse()
-        request = {"ns": ns, "path": program_path(), "env": dict(os.environ), "cwd": os.getcwd()}
-        null = os.open(os.devnull, os.O_RDONLY)
-        with theirs:
-            try:
-                agent.send(conversation, {"calls": request}, (null, 1, 2, theirs.fileno()))
-            finally:
-                os.close(null)
-            try:
-                await agent.answer(conversation)
-            except OSError as error:
-                raise in_node(node, error) from None
+        with contextlib.ExitStack() as on_failure:
+            conversation = on_failure.enter_context(agent.converse())
+            mine, theirs = socket.socketpair()
+            on_failure.enter_context(mine)
+            mine.setblocking(False)
+            request = {"ns": ns, "path": program_path(), "env": dict(os.environ), "cwd": os.getcwd()}
+            null = os.open(os.devnull, os.O_RDONLY)
+            with theirs:
+                try:
+                    agent.send(conversation, {"calls": request}, (null, 1, 2, theirs.fileno()))
+                finally:
+                    os.close(null)
+                try:
+                    await agent.answer(conversation)
+                except OSError as error:
+                    raise in_node(node, error) from None
+            on_failure.pop_all()
         return cls(node, conversation, mine)
 
     async def read_answers(self) -> None:

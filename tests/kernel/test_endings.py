@@ -283,9 +283,9 @@ def test_many_labs_in_a_row_leave_no_descriptor_and_no_thread() -> None:
     async def one() -> None:
         async with patchbay.open_lab(HOME) as lab:
             with lab.device("laptop").enter():
-                trio.socket.socket()
+                left_open: list[Any] = [trio.socket.socket()]
             await lab.device("server").run(["true"])
-            lab.device("server").socket()
+            left_open.append(lab.device("server").socket())
 
     def descriptors() -> int:
         gc.collect()

@@ -94,6 +94,12 @@ def in_a_thread(function: Callable[[], Any]) -> Callable[[], Any]:
 POOL = ThreadPoolExecutor(1)
 POOL.submit(int).result()
 
+
+def with_unix_socket(use: Callable[[socket.socket], Any]) -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        use(sock)
+
+
 LEAKS: dict[str, Callable[[], Any]] = {
     "requests": lambda: requests.get("http://127.0.0.1:9/", timeout=DEADLINE),
     "requests by name": lambda: requests.get("http://example.invalid/", timeout=DEADLINE),
@@ -108,8 +114,8 @@ LEAKS: dict[str, Callable[[], Any]] = {
     "an interface's number": lambda: socket.getaddrinfo("fe80::1%lo", 80),
     "netlink": lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW),
     "packet socket": lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW),
-    "abstract unix socket": lambda: socket.socket(socket.AF_UNIX).bind("\0patchbay-test"),
-    "abstract unix socket's peer": lambda: socket.socket(socket.AF_UNIX).connect("\0patchbay-test"),
+    "abstract unix socket": lambda: with_unix_socket(lambda sock: sock.bind("\0patchbay-test")),
+    "abstract unix socket's peer": lambda: with_unix_socket(lambda sock: sock.connect("\0patchbay-test")),
     "a socket in a pool's thread that is older": lambda: POOL.submit(socket.socket).result(),
     "a thread's socket": in_a_thread(socket.socket),
     "a thread's look-up": in_a_thread(lambda: socket.getaddrinfo("example.invalid", 80)),
@@ -132,9 +138,9 @@ async def test_sockets_that_are_no_network_are_left_alone_inside() -> None:
     async with home_lab() as lab:
         with lab.device("laptop").enter():
             one, other = socket.socketpair()
-            with one, other:
+            with one, other, other.dup() as copy:
                 one.send(b"x")
-                assert other.dup().recv(1) == b"x"
+                assert copy.recv(1) == b"x"
 
 
 async def test_abstract_unix_sockets_are_the_nodes_and_those_in_files_the_machines(tmp_path: Path) -> None:

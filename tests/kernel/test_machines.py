@@ -268,3 +268,28 @@ async def test_a_private_folder_that_is_not_there_is_named_when_the_node_is_used
         with pytest.raises(FileNotFoundError, match=r"private folder"):
             device.socket()
         await lab.router("r").run(["true"])
+
+
+# -- labs in nodes
+
+LAB_IN_A_NODE = """
+import trio, patchbay
+
+async def main():
+    async with patchbay.open_lab() as lab:
+        home = await lab.add_router("home", preset="home")
+        laptop = await lab.add_device("inner", uplink=home)
+        script = f"hostname; ping -c1 -w60 {lab.ix.ip} >/dev/null && ip -br link show eth0 | cut -c1-4"
+        print((await laptop.run(["sh", "-c", script], capture_stdout=True)).stdout.decode())
+
+trio.run(main)
+"""
+
+
+@pytest.mark.ordinary
+async def test_a_lab_opens_in_a_node_of_a_lab() -> None:
+    async with home_lab() as lab:
+        laptop = lab.device("laptop")
+        done = await laptop.run([sys.executable, "-c", LAB_IN_A_NODE], capture_stdout=True)
+        assert done.stdout.split() == [b"inner", b"eth0"]
+        assert await said(laptop, "hostname") == "laptop"

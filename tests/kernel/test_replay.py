@@ -107,6 +107,7 @@ class Shell:
     def end(self) -> None:
         self._process.stdin.close()  # type: ignore[union-attr]
         assert self._process.wait(DEADLINE) == 0
+        self._process.stdout.close()  # type: ignore[union-attr]
 
 
 def sysctls(lab: Lab) -> str:

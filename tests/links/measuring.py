@@ -16,6 +16,7 @@ import patchbay
 from patchbay.lab.lab import Lab
 from tests.judging import Delay, Spread, binomial, satisfy
 from tests.patience import DEADLINE
+from tests.sockets import held
 
 UDP_SEGMENT = 103  # include/uapi/linux/udp.h
 IP_RECVERR = 11  # include/uapi/linux/in.h
@@ -115,8 +116,8 @@ class Flow:
     """Numbered datagrams from one node to another; what is lost on the way is nobody's secret."""
 
     def __init__(self, source: patchbay.Node, target: patchbay.Node) -> None:
-        self._out = source.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._in = target.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._out = held(source, source.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        self._in = held(target, target.socket(socket.AF_INET, socket.SOCK_DGRAM))
         self._in.bind(("0.0.0.0", 0))
         self._in.setblocking(False)
         self._to = (str(target.ip), self._in.getsockname()[1])
@@ -186,11 +187,11 @@ class Stamped:
     """Datagrams from one node to another, with the kernel's own times of their leaving and arriving."""
 
     def __init__(self, source: patchbay.Node, target: patchbay.Node) -> None:
-        self._out = source.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._out = held(source, source.socket(socket.AF_INET, socket.SOCK_DGRAM))
         # Each time comes on the error queue with the number of the datagram, counted by the kernel.
         flags = TX_SOFTWARE | REPORT_SOFTWARE | OPT_ID | OPT_TSONLY
         self._out.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPING, flags)
-        self._in = target.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._in = held(target, target.socket(socket.AF_INET, socket.SOCK_DGRAM))
         self._in.bind(("0.0.0.0", 0))
         self._in.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         self._out.setblocking(False)

@@ -143,12 +143,12 @@ async def serve(node: Any, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
         await stream.send_all(words(stream.socket.getpeername()))
 
     async def udp(port: int, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
-        sock = trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        await sock.bind(("0.0.0.0", port))
-        task_status.started()
-        while True:
-            _, peer = await sock.recvfrom(100)
-            await sock.sendto(words(peer), peer)
+        with trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            await sock.bind(("0.0.0.0", port))
+            task_status.started()
+            while True:
+                _, peer = await sock.recvfrom(100)
+                await sock.sendto(words(peer), peer)
 
     with node.enter():
         async with trio.open_nursery() as nursery:

@@ -19,6 +19,7 @@ import patchbay
 from patchbay import Device, Lab, Nat, NatConfig, Node, Router
 from patchbay.model.nat import NAT_PRESETS, Behavior
 from tests.patience import DEADLINE
+from tests.sockets import held
 
 Endpoint = tuple[str, int]
 
@@ -33,7 +34,7 @@ CLASSES: dict[str, NatConfig] = {
 
 def udp(node: Node, port: int = 0) -> trio.socket.SocketType:
     """A UDP socket of the node, bound."""
-    plain = node.socket(stdlib_socket.AF_INET, stdlib_socket.SOCK_DGRAM)
+    plain = held(node, node.socket(stdlib_socket.AF_INET, stdlib_socket.SOCK_DGRAM))
     plain.bind(("0.0.0.0", port))
     return trio.socket.from_stdlib_socket(plain)
 
@@ -44,7 +45,7 @@ def tcp(node: Node, port: int = 0) -> trio.socket.SocketType:
 
 
 def _plain_tcp(node: Node, port: int) -> stdlib_socket.socket:
-    plain = node.socket(stdlib_socket.AF_INET, stdlib_socket.SOCK_STREAM)
+    plain = held(node, node.socket(stdlib_socket.AF_INET, stdlib_socket.SOCK_STREAM))
     plain.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_REUSEADDR, 1)
     plain.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_REUSEPORT, 1)
     plain.bind(("0.0.0.0", port))

@@ -74,9 +74,10 @@ async def serve(node: Device, task_status: trio.TaskStatus[None] = trio.TASK_STA
             await stream.send_all(data)
 
     async def echo_udp(sock: trio.socket.SocketType) -> None:
-        while True:
-            data, sender = await sock.recvfrom(2048)
-            await sock.sendto(data, sender)
+        with sock:
+            while True:
+                data, sender = await sock.recvfrom(2048)
+                await sock.sendto(data, sender)
 
     async with trio.open_nursery() as nursery:
         for protocol, port in EVERYTHING:

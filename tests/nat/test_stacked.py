@@ -86,7 +86,8 @@ async def test_two_homes_reach_each_other_by_the_carriers_hairpin(protocol: str)
             assert ends[0].listener
             await connect(devices[1], outside[0], port=5000)
             with trio.fail_after(DEADLINE):
-                _, sender = await ends[0].listener.accept()
+                accepted, sender = await ends[0].listener.accept()
+                accepted.close()
             assert sender == outside[1]
             return
         for _ in range(2):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, cast
 
 from patchbay.sandbox.inside import wire
@@ -67,38 +68,45 @@ def heard(processes: Processes, number: int) -> list[dict[str, Any]]:
             os.close(fd)
 
 
-def hubs_of(processes: Processes) -> Hubs:
-    return Hubs(cast("Server", processes))
+@contextlib.contextmanager
+def hubs_of(processes: Processes) -> Iterator[Hubs]:
+    hubs = Hubs(cast("Server", processes))
+    yield hubs
+    for channel in filter(None, processes.channels):
+        channel.close()
+    for hub in (hub for of_module in hubs._hubs.values() for hub in of_module):
+        hub.sock.close()
 
 
 def test_a_few_services_are_alone_and_many_share_up_to_eight_a_process() -> None:
     processes = Processes()
-    hubs = hubs_of(processes)
-    for _ in range(32):
+    with hubs_of(processes) as hubs:
+        for _ in range(32):
+            start(processes, hubs)
+        assert [[m["alone"] for m in heard(processes, n)] for n in range(32)] == [[True]] * 32
+        for _ in range(32 * 7):
+            start(processes, hubs)
+        assert [[m["alone"] for m in heard(processes, n)] for n in range(32)] == [[False] * 7] * 32
         start(processes, hubs)
-    assert [[m["alone"] for m in heard(processes, n)] for n in range(32)] == [[True]] * 32
-    for _ in range(32 * 7):
-        start(processes, hubs)
-    assert [[m["alone"] for m in heard(processes, n)] for n in range(32)] == [[False] * 7] * 32
-    start(processes, hubs)
-    assert [m["alone"] for m in heard(processes, 32)] == [False]
+        assert [m["alone"] for m in heard(processes, 32)] == [False]
 
 
 def test_a_service_is_not_lost_with_a_process_that_has_just_died() -> None:
     processes = Processes(dead={0})
-    start(processes, hubs_of(processes))
-    assert len(processes.channels) == 2
-    assert len(heard(processes, 1)) == 1
+    with hubs_of(processes) as hubs:
+        start(processes, hubs)
+        assert len(processes.channels) == 2
+        assert len(heard(processes, 1)) == 1
 
 
 def test_a_process_whose_last_service_has_ended_is_let_go() -> None:
     processes = Processes()
-    hubs = hubs_of(processes)
-    start(processes, hubs)
-    assert len(heard(processes, 0)) == 1
-    processes.one_has_ended(0)
-    (channel,) = processes.channels
-    assert channel
-    assert wire.receive(channel)[0] is None
-    start(processes, hubs)
-    assert len(processes.channels) == 2
+    with hubs_of(processes) as hubs:
+        start(processes, hubs)
+        assert len(heard(processes, 0)) == 1
+        processes.one_has_ended(0)
+        (channel,) = processes.channels
+        assert channel
+        assert wire.receive(channel)[0] is None
+        start(processes, hubs)
+        assert len(processes.channels) == 2
