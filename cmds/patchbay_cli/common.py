@@ -37,7 +37,7 @@ def fail(message: str, code: int = BAD_INPUT) -> typer.Exit:
 
 @contextlib.contextmanager
 def errors_end_plainly() -> Iterator[None]:
-    """patchbay's own errors say all there is to say: no traceback."""
+    """End the command with patchbay's own errors as text, without a traceback."""
     from patchbay.errors import AllocationError, HostError, PatchbayError, SpecError
 
     try:
@@ -48,14 +48,14 @@ def errors_end_plainly() -> Iterator[None]:
 
 
 def read_topology(path: Path) -> Draft:
-    """The topology of a lab file or of a sim file, and what cannot be read of it."""
+    """Return the topology of a lab file or of a sim file, and what cannot be read of it."""
     from patchbay.config.topology_file import draft_topology
 
     return draft_topology(path)
 
 
 def read_spec(path: Path) -> LabSpec:
-    """The topology of a lab file or of a sim file. Raises `SpecError` with every problem of it."""
+    """Return the topology of a lab file or of a sim file. Raises `SpecError` with every problem of it."""
     from patchbay.layout.allocate import lay_out
 
     draft = read_topology(path)

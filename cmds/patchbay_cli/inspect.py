@@ -100,7 +100,7 @@ def run_in(
 
 
 def shell(node: _Node, inspect: _Inspect = None) -> None:
-    """A shell in a node of a lab that `patchbay inspect` holds open."""
+    """Open a shell in a node of a held lab."""
     _enter(node, inspect, [os.environ.get("SHELL", "/bin/sh")])
 
 

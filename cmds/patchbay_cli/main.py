@@ -55,7 +55,7 @@ def options(
 
 
 def main() -> None:
-    """The console script."""
+    """Run the command line: the console script."""
     app()
 
 

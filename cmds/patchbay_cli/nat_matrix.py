@@ -64,7 +64,7 @@ def _classes() -> dict[str, Nat | NatConfig]:
 
 
 def _measured() -> list[str]:
-    """What is not as theory has it, a line each."""
+    """Yield a line for each difference from theory."""
     import trio
     from rich.console import Console
     from rich.progress import Progress

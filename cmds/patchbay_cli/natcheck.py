@@ -94,7 +94,7 @@ def natcheck(
 
 
 def _in_node(node: str, inspect: str | None, words: Sequence[str]) -> None:
-    """The same command as a process of the node; does not come back."""
+    """Run the same command as a process of the node. Does not return."""
     from patchbay_cli.inspect import run_in
 
     try:
@@ -105,7 +105,7 @@ def _in_node(node: str, inspect: str | None, words: Sequence[str]) -> None:
 
 
 def _endpoint(text: str) -> tuple[str, int]:
-    """`host`, `host:port`, `[IPv6]:port` or a bare IPv6 address."""
+    """Read `host`, `host:port`, `[IPv6]:port` or a bare IPv6 address."""
     host, colon, port = text.rpartition(":")
     if not colon or (":" in host and not host.endswith("]")):
         host, port = text, str(_PORT)

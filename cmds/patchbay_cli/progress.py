@@ -40,7 +40,7 @@ _ROWS = 16
 
 
 def watcher(console: Console, outcomes: Sequence[SimOutcome], *, verbose: bool) -> PlainLines | TerminalTable:
-    """What shows the progress; to be entered."""
+    """Return the context manager that shows the progress."""
     kind = TerminalTable if console.is_terminal else PlainLines
     return kind(console, outcomes, verbose=verbose)
 
@@ -77,7 +77,7 @@ def position(event: StepBegan | StepEnded) -> str:
 
 
 def details(event: SimEvent) -> list[str]:
-    """What `--verbose` adds."""
+    """Print what `--verbose` adds."""
     if isinstance(event, SimBegan):
         return [f"begins; files in {event.sim.folder}"]
     if isinstance(event, Printed):
@@ -130,7 +130,7 @@ class TerminalTable(contextlib.AbstractContextManager["TerminalTable"]):
 
 
 def _at(outcome: SimOutcome) -> Text:
-    """Where a sim is."""
+    """Return the place of a sim in words."""
     for index, step in enumerate(outcome.steps):
         if step.status is Status.RUNNING:
             return Text(f"step {index + 1}/{len(outcome.steps)} {step.planned.title}")
@@ -144,7 +144,7 @@ def _time(outcome: SimOutcome) -> Text:
 
 
 def print_results(console: Console, outcomes: Sequence[SimOutcome], folder: Path) -> None:
-    """A table of all sims, and of those that failed why and where their files are."""
+    """Print a table of all sims, and for those that failed the reason and the files."""
     if not console.is_terminal:
         console = Console(file=console.file, width=200, highlight=False)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))

@@ -110,7 +110,7 @@ def _open_once(file: Path, emulator: Emulator, *, everything: bool) -> Sequence[
 
 
 def _namespace(items: Sequence[Item], node: str) -> str:
-    """A node's namespace, by the name that the user gave it or by its own."""
+    """Return a node's namespace, by the name that the user gave it or by its own."""
     from patchbay.errors import did_you_mean
 
     made = {item.owner.partition("#")[0]: item.why for item in reversed(items) if not item.ns}

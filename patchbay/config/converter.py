@@ -64,7 +64,7 @@ class Unacceptable(ValueError):
 
 
 def describe_value(value: object) -> str:
-    """`value` as the user wrote it, with its kind where that is not plain."""
+    """Return `value` as the user wrote it, with its kind unless that is plain."""
     kind = _TOML_NAMES.get(type(value), type(value).__name__)
     if isinstance(value, dict | list):
         return kind
@@ -185,7 +185,7 @@ def _names_factory(wanted: Any, converter: cattrs.Converter) -> Callable[[Any, A
 
 
 def make_converter(folder: Path | None = None) -> cattrs.Converter:
-    """A converter for TOML: exact types, no unknown keys, every error kept.
+    """Return a converter for TOML: exact types, no unknown keys, every error kept.
 
     Files that values name are looked for in `folder` (default: the present one).
     """
@@ -215,7 +215,7 @@ def _refusal(value: object, accepted: str) -> Unacceptable:
 
 
 def structure(converter: cattrs.Converter, value: object, wanted: type[T], source: str | None = None) -> T:
-    """`value` as a `wanted`, or a `SpecError` with every problem."""
+    """Return `value` as a `wanted`. Raises `SpecError` with every problem."""
     try:
         return converter.structure(value, wanted)
     except Exception as error:
@@ -226,7 +226,7 @@ def structure(converter: cattrs.Converter, value: object, wanted: type[T], sourc
 
 
 def collect(error: BaseException, path: str = "") -> list[Problem]:
-    """The problems in an error of the converter; empty if it is some other error."""
+    """Return the problems in an error of the converter; empty if it is some other error."""
     if isinstance(error, ClassValidationError):
         return _collect_class(error, path)
     if isinstance(error, BaseValidationError):
@@ -269,7 +269,7 @@ def _unknown_keys(error: ForbiddenExtraKeysError, path: str) -> list[Problem]:
 
 
 def unknown_key(key: str, known: list[str], path: str) -> Problem:
-    """The problem of a key that is not accepted at `path`."""
+    """Return the problem of a key that is not accepted at `path`."""
     where = f"{path}.{key}" if path else key
     if key in NOT_YET:
         return Problem(where, "is not available in this version of patchbay")

@@ -74,7 +74,7 @@ TOPOLOGY_KEYS = frozenset(_PARTS)
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The file's table, or a `SpecError` that says why there is none."""
+    """Return the file's table, or a `SpecError` that says why there is none."""
     try:
         raw = path.read_bytes()
     except OSError as error:
@@ -91,15 +91,16 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def read_lab(source: Path | Mapping[str, Any]) -> Draft:
-    """The lab in a TOML file, or in a dict of the same shape, with what cannot be read of it."""
+    """Return the lab in a TOML file, or in a dict of the same shape, with what cannot be read of it."""
     if isinstance(source, Mapping):
         return draft_lab(source)
     return draft_lab(read_toml(source), str(source))
 
 
 def draft_lab(table: Mapping[str, Any], source: str | None = None, folder: Path | None = None) -> Draft:
-    """What a TOML table says of a lab. Files that it names are looked for in `folder` (default: that of
-    `source`).
+    """Return the lab in a TOML table, with the problems of the table.
+
+    Files that the table names are looked for in `folder` (default: the folder of `source`).
     """
     reader = _Reader(folder or (Path(source).parent if source else None))
     spec = LabSpec(
@@ -145,7 +146,7 @@ class _Reader:
         return tuple(RegionSpec(name) for name in self._latencies)
 
     def region_links(self, value: object) -> tuple[RegionLinkSpec, ...]:
-        """What `[region.NAME] latencies`, read before, and `[[region-link]]` say together."""
+        """Return the links of regions: `[region.NAME] latencies`, read before, with `[[region-link]]`."""
         links = links_by_latency(self._latencies)
         for index, item in enumerate(self._array(value, "region-link")):
             path = f"region-link[{index}]"
@@ -204,7 +205,7 @@ class _Reader:
         return value
 
     def _read(self, value: object, wanted: type[T], path: str, blank: dict[str, Any]) -> T:
-        """`value` as a `wanted`, where need be with `blank` in place of what cannot be read."""
+        """Return `value` as a `wanted`, with `blank` in place of what cannot be read."""
         try:
             return self._converter.structure(value, wanted)
         except Exception as error:

@@ -71,14 +71,14 @@ def accept_links(
 
 
 def _as_table(value: object) -> object:
-    """A value made in Python goes the way of a table, and is checked like one."""
+    """Turn a value made in Python into a table, so that it is checked like one."""
     if isinstance(value, Impairment):
         return value.said()
     return value
 
 
 def _in_range(table: Hook, value: object, wanted: type[ImpairmentT]) -> ImpairmentT:
-    """`value` read by `table`. What is out of range is told together with what cannot be read."""
+    """Read `value` by `table`. Report values out of range together with those that cannot be read."""
     try:
         found: ImpairmentT = table(value, wanted)
     except ClassValidationError as error:
@@ -109,7 +109,7 @@ def _preset(value: str, refuse: Refusal) -> LinkCondition:
 
 
 def _read_trace(path: Path) -> Trace:
-    """The trace in a file: milliseconds, one a line, each not before the last; the last is the period."""
+    """Return the trace in a file: times in ms, one a line, in order. The last is the period."""
     try:
         lines = path.read_text().split("\n")
     except (OSError, UnicodeDecodeError) as error:

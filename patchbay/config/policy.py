@@ -60,7 +60,7 @@ def _register(converter: cattrs.Converter, wanted: Any, hook: Hook) -> None:
 def _from_table(
     value: object, wanted: type[Any], unknown_key: Callable[[str, list[str], str], Problem]
 ) -> Any:
-    """A table's fields by their names; everything that is wrong with it at once."""
+    """Return a table's fields by their names; everything that is wrong with it at once."""
     if isinstance(value, wanted):
         return value
     table: dict[str, Any] = {str(key): item for key, item in dict(value).items()}  # type: ignore[call-overload]

@@ -16,12 +16,12 @@ SIM_KEYS = ("sim", "step")
 
 
 def is_sim(table: Mapping[str, Any]) -> bool:
-    """Whether a TOML table has more than a topology."""
+    """Return whether a TOML table has more than a topology."""
     return any(key in table for key in SIM_KEYS)
 
 
 def draft_topology(path: Path) -> Draft:
-    """The topology of a lab file or of a sim file, with what is wrong in it. Raises `SpecError`."""
+    """Return the topology of a lab file or of a sim file, with what is wrong in it. Raises `SpecError`."""
     table = read_toml(path)
     if not is_sim(table):
         return draft_lab(table, str(path))
@@ -34,7 +34,7 @@ def draft_topology(path: Path) -> Draft:
 
 
 def find_topology(sim: Path, name: str) -> Path:
-    """The file that a sim's `topology` names: in `topos/` beside the sim or one folder up.
+    """Return the file that a sim's `topology` names: in `topos/` beside the sim or one folder up.
 
     Raises `SpecError`.
     """

@@ -23,7 +23,7 @@ class Pace(Protocol):
         ...
 
     def forget(self, now: float) -> None:
-        """What was planned for later than now did not happen."""
+        """Take back what was planned for later than now."""
         ...
 
 

@@ -32,7 +32,7 @@ class Conditions(NamedTuple):
 
     @property
     def narrow(self) -> tuple[object, ...]:
-        """What makes the bottleneck. While it stays, so does what it holds, and where its trace is."""
+        """Return what makes the bottleneck. While this stays, so do its packets and its place in a trace."""
         return self.rate_kbit, self.burst_bytes, self.buffer_bytes, self.trace
 
     @property
@@ -41,7 +41,7 @@ class Conditions(NamedTuple):
 
     @property
     def transparent(self) -> bool:
-        """Nothing is done to packets."""
+        """Return True if nothing is done to packets."""
         return not (self.shaped or self.latency_ms or self.jitter_ms or any(self[2:6]))
 
 
@@ -54,7 +54,7 @@ class Arguments(NamedTuple):
 
 
 def parse(argv: list[str]) -> Arguments:
-    """`--far IF --near IF --seed N --up KEY=VALUE... --down KEY=VALUE...`, in any order."""
+    """Read `--far IF --near IF --seed N --up KEY=VALUE... --down KEY=VALUE...`, in any order."""
     words = _by_option(argv)
     for name in ("--far", "--near", "--seed"):
         if len(words.get(name, ())) != 1:
@@ -134,7 +134,7 @@ def _read_trace(path: str) -> tuple[int, ...]:
 
 
 def parse_trace(text: str, name: str = "trace") -> tuple[int, ...]:
-    """The milliseconds of a mahimahi packet-delivery trace: one line, one opportunity."""
+    """Return the milliseconds of a mahimahi packet-delivery trace: one line, one opportunity."""
     times: list[int] = []
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():

@@ -17,7 +17,7 @@ _TAG = 4
 
 
 def with_tag(frame: memoryview | bytes, tci: int, tpid: int) -> bytes:
-    """A frame with its VLAN tag back, which the kernel keeps beside the packet."""
+    """Return a frame with its VLAN tag, which the kernel keeps beside the packet."""
     flags, gso_type, hdr_len, gso_size, start, offset = _HEADER.unpack_from(frame)
     if flags & _NEEDS_CSUM:
         start += _TAG
@@ -29,7 +29,7 @@ def with_tag(frame: memoryview | bytes, tci: int, tpid: int) -> bytes:
 
 
 def corrupt(frame: bytes, chance: Random) -> bytes | None:
-    """The frame with one bit behind its Ethernet header flipped; None for one that stands for several.
+    """Return the frame with one bit behind its Ethernet header flipped; None for one that stands for several.
 
     Of the latter (GSO) the kernel makes the checksums later and would make them right. All its
     segments are taken for damaged: no socket receives any of them.
@@ -48,7 +48,7 @@ def corrupt(frame: bytes, chance: Random) -> bytes | None:
 
 
 def _complete_checksum(frame: bytearray, start: int, field: int) -> None:
-    """The sum of the pseudo header is in the field already."""
+    """Complete a checksum whose field holds the sum of the pseudo header."""
     covered = frame[start:]
     if len(covered) % 2:
         covered.append(0)

@@ -60,7 +60,7 @@ class Line:
 
     @property
     def transparent(self) -> bool:
-        """A packet that came now would leave at once, as it is."""
+        """Return True if a packet that came now would leave at once, unchanged."""
         return self._conditions.transparent and not self._leaving and not self._delayed
 
     def admit(self, frame: memoryview | bytes, arrival: float) -> None:
@@ -119,7 +119,7 @@ class Line:
         leaving.append((departure, data))
 
     def due(self, now: float, most: int = 64) -> list[bytes]:
-        """What has left by now, in portions."""
+        """Return frames that have left by now, `most` at a time."""
         found: list[bytes] = []
         queue = self._delayed
         if self._bottleneck is not None or self._leaving:

@@ -78,7 +78,7 @@ class Source(Protocol):
 
 
 def mtu_of(sock: socket.socket, ifname: str) -> int:
-    """The MTU of an interface. Raises `OSError`."""
+    """Return the MTU of an interface. Raises `OSError`."""
     request = struct.pack("16si", ifname.encode(), 0)
     try:
         answer = fcntl.ioctl(sock, SIOCGIFMTU, request.ljust(40, b"\0"))
@@ -188,7 +188,7 @@ class PacketQueue(_PacketSocket):
 
 
 def _with_messages(frame: bytes, messages: list[tuple[int, int, bytes]]) -> Frame:
-    """The frame as it was on the wire, with its time."""
+    """Return the frame as it was on the wire, with its time."""
     stamp = 0
     for level, _, data in messages:
         if level == SOL_PACKET:
@@ -218,12 +218,12 @@ class PacketRing(_PacketSocket):
 
     @staticmethod
     def slot_of(mtu: int) -> int:
-        """The size of a slot for frames of that MTU."""
+        """Return the size of a slot for frames of that MTU."""
         return -(-(_BEFORE + _ETHERNET + _TAG + mtu) // 16) * 16
 
     @classmethod
     def holds(cls, mtu: int) -> int:
-        """The largest frame, in bytes, for which such a slot has room."""
+        """Return the largest frame, in bytes, for which such a slot has room."""
         return cls.slot_of(mtu) - _BEFORE
 
     def read(self, until: float) -> list[Frame]:

@@ -101,7 +101,7 @@ class Way:
 
     @property
     def missed(self) -> int:
-        """The number of frames that the kernel dropped because nobody read them in time."""
+        """Return the number of frames that the kernel dropped because nobody read them in time."""
         return self._source.count_missed()
 
     def stats(self) -> dict[str, int]:
@@ -279,7 +279,7 @@ class Relays:
         del self._ready[fd]
 
     def close(self) -> None:
-        """Its sockets go with the process."""
+        """Do nothing: the sockets end with the process."""
 
     def serve(self) -> None:
         """Serve until there is nothing to wait for."""
@@ -317,7 +317,7 @@ class Relays:
 
 
 def relays_of_one(argv: list[str], control: Control | None, *, alone: bool = True) -> Relays:
-    """A process's relays, with one link."""
+    """Return the relays of a process, with one link."""
     relays = Relays()
     relays.add(argv, control, lambda: None, alone=alone)
     return relays

@@ -58,7 +58,7 @@ class Waiter:
         self._epoll.unregister(fd)
 
     def wait(self, nanoseconds: float | None) -> list[tuple[int, int]]:
-        """Each descriptor that has something, with what (epoll(7)). None waits for ever, 0 not at all."""
+        """Return each ready descriptor with its events (epoll(7)). None waits for ever, 0 not at all."""
         if nanoseconds != 0 and not self._poll(nanoseconds):
             return []
         return self._epoll.poll(0)
@@ -124,7 +124,7 @@ def attach_filter(sock: socket.socket, program: list[Step]) -> None:
 
 
 def wall_ahead() -> int:
-    """By how much the wall clock, which stamps packets, is ahead of the monotonic one."""
+    """Return by how many ns the wall clock, which stamps packets, is ahead of the monotonic clock."""
     tries = 3
     while True:
         before, wall, after = time.monotonic_ns(), time.time_ns(), time.monotonic_ns()

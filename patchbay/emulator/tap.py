@@ -59,7 +59,7 @@ class Tap:
 
     @property
     def fd(self) -> int:
-        """The first socket to wait for."""
+        """Return the first socket to wait for."""
         return self._fd
 
     def _choose_sources(self) -> None:
@@ -196,7 +196,7 @@ def _work() -> None:
 
 
 def _of_kinds(kinds: set[bool], holds: int) -> list[Step]:
-    """A filter for small frames (False), large ones (True), or both."""
+    """Return a filter for small frames (False), large ones (True), or both."""
     load_length, greater, give = 0x80, 0x25, 0x06
     small, large = (0xFFFFFFFF * (kind in kinds) for kind in (False, True))
     return [(load_length, 0, 0, 0), (greater, 1, 0, holds), (give, 0, 0, small), (give, 0, 0, large)]

@@ -81,7 +81,7 @@ async def apply(sandbox: Sandbox, services: Services, plan: Plan, done: list[Out
 
 
 def apply_now(sandbox: Sandbox, plan: Plan, done: list[Outcome]) -> None:
-    """The same without trio, for a plan of files alone, which the agent writes in no time."""
+    """Apply a plan of files alone, without trio, because the agent writes files in no time."""
     run = _Run(sandbox, None, done)
     for stage in plan.stages:
         lanes = [list(batches(stage.make))]
@@ -102,7 +102,7 @@ def _by_namespace(commands: Sequence[Command]) -> list[list[Batch]]:
 
 
 def _between_rests(stages: Sequence[Stage]) -> Iterator[list[Stage]]:
-    """The stages that may overlap, up to the next that is settled."""
+    """Return the stages that may overlap, up to the next that is settled."""
     group: list[Stage] = []
     for stage in stages:
         if stage.settled and group:
@@ -151,7 +151,7 @@ class _Run:
             )
 
     async def _part(self, lanes: Lanes) -> None:
-        """The batches of lanes, and then their services."""
+        """Return the batches of lanes, and then their services."""
         await self._lanes([[batch for batch in lane if not _about_service(batch)] for lane in lanes])
         # Their start is mostly waiting: for RCU, while packet sockets are made.
         limit = trio.CapacityLimiter(_SERVICES_AT_ONCE)
@@ -215,7 +215,7 @@ class _Run:
 
 
 def _results(batch: Batch, raw: dict[str, Any]) -> tuple[Result | None, ...]:
-    """The result of each command of a batch, from that of the whole."""
+    """Return the result of each command of a batch, from that of the whole."""
     status, stderr, count = raw["status"], raw["err"], len(batch.commands)
     match batch.commands[0]:
         case CheckQdiscs() as check:
@@ -238,7 +238,7 @@ def _results(batch: Batch, raw: dict[str, Any]) -> tuple[Result | None, ...]:
 
 
 def _of_lines(batch: Batch, status: int, stderr: str) -> tuple[Result | None, ...]:
-    """The results of a batch of lines that failed."""
+    """Return the results of a batch of lines that failed."""
     if batch.forgiving:
         return _tried(batch, status, stderr)
     match = re.search(r"Command failed \S+:(\d+)", stderr)
@@ -251,7 +251,7 @@ def _up_to(failed: int, result: Result, count: int) -> tuple[Result | None, ...]
 
 
 def _tried(batch: Batch, status: int, stderr: str) -> tuple[Result | None, ...]:
-    """The results of `ip -force -batch -`, which goes on after an error, but not after each."""
+    """Return the results of `ip -force -batch -`, which goes on after an error, but not after each."""
     errors, last_words = _batch_errors(stderr)
     results = [_forgiven(command, errors.get(n, "")) for n, command in enumerate(batch.commands)]
     if status in (0, 1) and not last_words:
@@ -267,7 +267,7 @@ def _forgiven(command: Command, error: str) -> Result:
 
 
 def _batch_errors(stderr: str) -> tuple[dict[int, str], str]:
-    """The text of each error by its 0-based line, and what was said after the last."""
+    """Return the text of each error by its 0-based line, and what was said after the last."""
     errors: dict[int, str] = {}
     text: list[str] = []
     for line in stderr.splitlines():
@@ -280,7 +280,7 @@ def _batch_errors(stderr: str) -> tuple[dict[int, str], str]:
 
 
 def _stopped_at(batch: Batch, said: str, begin: int) -> int:
-    """The 0-based line at which `ip` ended in the middle of a batch, from `begin` on.
+    """Return the 0-based line at which `ip` ended in the middle of a batch, from `begin` on.
 
     A word that it cannot read makes it exit at once without telling the line (invarg in
     lib/utils.c), but it quotes the word: the line is the first with the most of what is quoted.
@@ -291,7 +291,7 @@ def _stopped_at(batch: Batch, said: str, begin: int) -> int:
 
 
 def _failed_rule(batch: Batch, stderr: str) -> tuple[int, int | None, str]:
-    """The number of the command that nft complains of, the line of it, and what is there."""
+    """Return the number of the command that nft complains of, the line of it, and what is there."""
     match = re.search(r":(\d+):\d+(?:-\d+)?: Error", stderr)
     if match is None:
         # Then it is about the whole: most likely the largest.

@@ -39,7 +39,7 @@ class Batch:
 
     @property
     def forgiving(self) -> bool:
-        """Whether errors of single commands may be none: then all of them are tried."""
+        """Return whether errors of single commands may be none: then all of them are tried."""
         return any(isinstance(command, Ip | Tc) and command.tolerate for command in self.commands)
 
     @property
@@ -73,7 +73,7 @@ def _together(one: Command, other: Command) -> bool:
 
 
 def _fits(group: Sequence[Command], command: Command) -> bool:
-    """Whether a transaction of nft is not too long for what a user namespace may send at once.
+    """Return whether a transaction of nft is not too long for what a user namespace may send at once.
 
     That is net.core.wmem_max, 208 KiB by default, and twice that in the kernel's reckoning (socket(7)). An
     element in four times its text is the worst that was seen. Rules that belong together come first.
@@ -84,7 +84,7 @@ def _fits(group: Sequence[Command], command: Command) -> bool:
 
 
 def step(batch: Batch) -> list[Any]:
-    """The batch as the agent reads it."""
+    """Return the batch as the agent reads it."""
     match batch.commands[0]:
         case Ip() if batch.only_adds and len(text := _lines(batch)) <= LONGEST:
             return ["keep", text]

@@ -31,14 +31,14 @@ def _address(lab_id: str) -> bytes:
 
 
 def held_labs() -> list[str]:
-    """The ids of the labs that processes of this user hold open."""
+    """Return the ids of the labs that processes of this user hold open."""
     pattern = re.compile(rf"@{_PREFIX}/{os.geteuid()}/(\S+)$")
     found = (pattern.search(line) for line in Path("/proc/net/unix").read_text().splitlines())
     return sorted({match[1] for match in found if match})
 
 
 def listen(lab_id: str) -> socket.socket:
-    """The holder's socket. Raises `PatchbayError` where the id is taken."""
+    """Return the holder's socket. Raises `PatchbayError` if the id is taken."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         sock.bind(_address(lab_id))
@@ -84,7 +84,7 @@ async def _answer(lab: Lab, client: socket.socket) -> None:
 
 
 def connect(node: str, lab_id: str | None) -> tuple[socket.socket, str, dict[str, str]]:
-    """A conversation with the agent of a held lab, the node's namespace, and the lab's variables."""
+    """Return a conversation with the agent of a held lab, the node's namespace, and the lab's variables."""
     held = held_labs()
     if lab_id is None and len(held) != 1:
         advice = f"name one with --inspect: {', '.join(held)}" if held else "start one: patchbay inspect FILE"

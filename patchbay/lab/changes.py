@@ -86,19 +86,19 @@ class Changes:
 
     @property
     def standing(self) -> Layout:
-        """The layout that the kernel has."""
+        """Return the layout that the kernel has."""
         assert self._layout is not None, "build() comes first"
         return self._layout
 
     @property
     def present(self) -> Layout:
-        """The layout that this task sees: the kernel's, with the changes of the task's own batch."""
+        """Return the layout that this task sees: the kernel's, with the changes of the task's own batch."""
         batch = self._own_batch()
         return batch.layout if batch else self.standing
 
     @property
     def waiting(self) -> Layout | None:
-        """The layout that a batch, of whichever task, will bring about."""
+        """Return the layout that an open batch, of whichever task, leads to; None without one."""
         return self._batch.layout if self._batch else None
 
     def _own_batch(self) -> _Pending | None:
@@ -182,7 +182,7 @@ class Changes:
         self._take(new)
 
     async def _become(self, pending: _Pending) -> None:
-        """Give the kernel the pending layout; on failure the one that it had, as if never called."""
+        """Apply the pending layout. On failure apply the layout that the kernel had."""
         await self._decide(pending)
         if self._meanwhile:
             pending.begin_with(self.standing.names)

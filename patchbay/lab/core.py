@@ -60,7 +60,7 @@ class Core:
 
     @property
     def present(self) -> Layout:
-        """The layout that this task sees."""
+        """Return the layout that this task sees."""
         return self.changes.present
 
     async def apply(self, change: Change) -> None:

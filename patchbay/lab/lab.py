@@ -45,7 +45,7 @@ __all__ = ["Lab"]
 
 
 class Lab:
-    """A lab that is there. `open_lab` makes it; leaving its block ends it."""
+    """A live lab. `open_lab` makes it, and leaving the block ends it."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
@@ -60,7 +60,7 @@ class Lab:
 
     @property
     def prefix(self) -> str:
-        """What tells this lab from the others of this process, in messages and logs."""
+        """Return the name by which messages and logs tell this lab from others of the process."""
         return self._core.prefix
 
     # -- adding
@@ -178,7 +178,7 @@ class Lab:
         )
 
     async def break_region_link(self, a: Region | str, b: Region | str) -> None:
-        """Cut the link of two regions: what is under way is lost, and nothing goes another way."""
+        """Cut the link of two regions. Packets on the link are lost, and no packet takes another way."""
         await self._core.apply(BreakRegionLink(_name(a), _name(b)))
 
     async def restore_region_link(self, a: Region | str, b: Region | str) -> None:
@@ -186,7 +186,7 @@ class Lab:
         await self._core.apply(RestoreRegionLink(_name(a), _name(b)))
 
     async def region_link_stats(self, a: Region | str, b: Region | str) -> LinkStats:
-        """What each direction of the link of two regions has done; `up` is from the one linked first."""
+        """Return what each direction of two regions' link has done; `up` leaves the region linked first."""
         self._core.check_open()
         layout = self._core.present
         names = [find_region(layout, _name(each)).name for each in (a, b)]
@@ -202,7 +202,7 @@ class Lab:
 
     @contextlib.asynccontextmanager
     async def batch(self) -> AsyncIterator[None]:
-        """Everything that is changed in this block is applied together, in one plan, when it is left.
+        """Apply all changes of this block together, in one plan, when the block is left.
 
         Handles have their addresses at once; using one for more raises `StaleHandleError` until then. If
         the block or the plan fails, nothing of it is there, and its handles are stale. The batch
@@ -220,19 +220,19 @@ class Lab:
     # -- look-ups
 
     def device(self, name: str) -> Device:
-        """The device of that name; `KeyError` with close matches."""
+        """Return the device of that name. Raises `KeyError` with close matches."""
         return look_up(name, "device", self.devices)
 
     def router(self, name: str) -> Router:
-        """The router of that name; `KeyError` with close matches."""
+        """Return the router of that name. Raises `KeyError` with close matches."""
         return look_up(name, "router", self.routers)
 
     def region(self, name: str) -> Region:
-        """The region of that name; `KeyError` with close matches."""
+        """Return the region of that name. Raises `KeyError` with close matches."""
         return look_up(name, "region", self.regions)
 
     def node(self, name: str) -> Node:
-        """The device or router of that name, or the exchange ("ix"); `KeyError` with close matches."""
+        """Return the device or router of that name, or the exchange ("ix"). Raises `KeyError`."""
         return look_up(name, "node", (*self.devices, *self.routers, self.ix))
 
     @property
@@ -253,48 +253,48 @@ class Lab:
 
     @property
     def ix(self) -> Ix:
-        """The exchange."""
+        """Return the exchange."""
         return self._core.handle(Ix, "ix")
 
     # -- names
 
     def dns_entry(self, name: str, ip: str | Address) -> None:
-        """Let `name` stand for `ip` in every node: for its processes, and inside `enter()`.
+        """Give `name` the address `ip` in every node: for its processes, and inside `enter()`.
 
         Raises `SpecError` for a name or an address that cannot be one.
         """
         self._core.apply_now(made_of(SetName, name=name, ip=ip))
 
     def resolve(self, name: str) -> Address | None:
-        """What `name` stands for in the whole lab by `dns_entry`; None if nothing."""
+        """Return the address that `dns_entry` gave `name` in the whole lab, or None."""
         return self._core.present.names.resolve("", name)
 
     def set_nameserver(self, ip: str | Address) -> None:
-        """The name server that every node's processes ask (`/etc/resolv.conf`)."""
+        """Set the name server that every node's processes ask (`/etc/resolv.conf`)."""
         self._core.apply_now(made_of(SetNameserver, ip=ip))
 
     # -- what was done
 
     def events(self) -> AsyncIterator[LabEvent]:
-        """Every event of the lab, from the first on; ends with the lab."""
+        """Iterate over every event of the lab, from the first on, until the lab ends."""
         return self._core.recorder.events.follow()
 
     def state(self) -> dict[str, Any]:
-        """A snapshot: label, status, exchange, routers, regions, devices and names, as plain values."""
+        """Return a snapshot as plain values: label, status, exchange, routers, regions, devices, names."""
         return deepcopy(self._core.recorder.state)
 
     @property
     def commands(self) -> tuple[Record, ...]:
-        """The journal so far: every command that was tried, in order."""
+        """Return the journal so far: every command that was tried, in order."""
         return self._core.recorder.journal.records()
 
     @property
     def plan(self) -> tuple[Command, ...]:
-        """The commands that make the lab what it is now. In a lab that never changed these were applied."""
+        """Return the commands that make the present lab. In a lab that never changed they were applied."""
         return present(self._core.changes.standing)
 
     def trace(self, format: str = "sh", *, everything: bool = False) -> str:
-        """The lab as a shell script that rebuilds it by hand ("sh"), or its commands ("json").
+        """Return the lab as a shell script that rebuilds it by hand ("sh"), or its commands ("json").
 
         These are the commands that make the lab what it is now; with `everything`, all that were run so far,
         in order.
@@ -307,7 +307,7 @@ class Lab:
         raise ValueError(f"unknown format {format!r}; accepted: 'sh', 'json'")
 
     def env_vars(self) -> dict[str, str]:
-        """`PATCHBAY_IP_<NAME>`, `PATCHBAY_IP6_<NAME>`, and `NETSIM_IP_<NAME>` for older sims."""
+        """Return `PATCHBAY_IP_<NAME>`, `PATCHBAY_IP6_<NAME>`, and `NETSIM_IP_<NAME>` for older sims."""
         variables = {}
         for device in self.devices:
             name = env_name(device.name)
@@ -322,7 +322,7 @@ class Lab:
 
     @property
     def run_dir(self) -> Path | None:
-        """The folder of the run, None where none is written."""
+        """Return the folder of the run, or None if the lab writes no files."""
         folder = self._core.recorder.folder
         return folder.path if folder else None
 

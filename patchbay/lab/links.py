@@ -94,7 +94,7 @@ class Links:
     # -- looking
 
     async def stats(self, key: WireKey) -> LinkStats:
-        """What each direction of a link has done. Raises `LinkLostError` for one whose relay is gone."""
+        """Return what each direction of a link has done. Raises `LinkLostError` if its relay is gone."""
         layout = self._changes.standing
         wire = layout.wires.get(key)
         if wire is None:

@@ -54,7 +54,7 @@ class Interface:
 
     @property
     def index(self) -> int:
-        """The kernel's number of the interface in its node, for `IPV6_MULTICAST_IF`, scope ids and the like.
+        """Return the kernel's number of the interface in its node, for scope ids and the like.
 
         Blocks for some 100 µs.
         """
@@ -77,7 +77,7 @@ def _interface(iface: IfaceLayout, link: Condition, find_index: Callable[[str], 
 
 
 def _link_local(mac: str) -> IPv6Address:
-    """The kernel's link-local address for a MAC: modified EUI-64, RFC 4291 appendix A."""
+    """Return the kernel's link-local address for a MAC: modified EUI-64, RFC 4291 appendix A."""
     raw = bytes.fromhex(mac.replace(":", ""))
     eui = bytes([raw[0] ^ 2]) + raw[1:3] + b"\xff\xfe" + raw[3:]
     return IPv6Address(b"\xfe\x80" + bytes(6) + eui)
@@ -99,12 +99,12 @@ class Node:
 
     @property
     def name(self) -> str:
-        """Its name in the lab."""
+        """Return the name of the node in the lab."""
         return self._name
 
     @property
     def ns(self) -> str:
-        """Its network namespace, in the lab's own /run/netns."""
+        """Return the network namespace of the node, in the lab's own /run/netns."""
         return self._layout.ns
 
     @property
@@ -113,7 +113,7 @@ class Node:
 
     @property
     def ifaces(self) -> tuple[Interface, ...]:
-        """Its uplinks, in order. A router's LAN is not among them: see `downstream_gw`."""
+        """Return the uplinks in order. A router's LAN is not among them: see `downstream_gw`."""
         return tuple(
             _interface(
                 iface, condition_of(self._core.present, ("link", self.name, iface.name)), self._index_of
@@ -125,7 +125,7 @@ class Node:
         return self._view().index_of(iface)
 
     def iface(self, name: str) -> Interface:
-        """The interface of that name; `KeyError` with those there are."""
+        """Return the interface of that name. Raises `KeyError` with the known names."""
         for iface in self.ifaces:
             if iface.name == name:
                 return iface
@@ -134,19 +134,19 @@ class Node:
 
     @property
     def ip(self) -> IPv4Address | None:
-        """The IPv4 address of its default interface, None where it has none."""
+        """Return the IPv4 address of the default interface, or None."""
         return self._address(4)  # type: ignore[return-value]
 
     @property
     def ip6(self) -> IPv6Address | None:
-        """The IPv6 address of its default interface, None where it has none."""
+        """Return the IPv6 address of the default interface, or None."""
         return self._address(6)  # type: ignore[return-value]
 
     def _address(self, version: int) -> Address | None:
         raise NotImplementedError
 
     def filepath(self, suffix: str) -> Path:
-        """A path in the node's folder of the run. Raises `PatchbayError` for a lab that writes none."""
+        """Return a path in the node's folder of the run. Raises `PatchbayError` in a lab without files."""
         return self._core.node_file(self.name, suffix)
 
     # -- processes
@@ -218,7 +218,7 @@ class Node:
         cwd: Folder | None = None,
         user: str | int | None = None,
     ) -> AsyncIterator[NodeProcess]:
-        """A process in the node, for as long as the block lasts; in shape a `trio.Process`.
+        """Run a process in the node for as long as the block lasts, in the shape of a `trio.Process`.
 
         `stdin`, `stdout`, `stderr` are as for `subprocess.Popen`: None for the program's own,
         `subprocess.PIPE` for a trio stream, `DEVNULL`, a descriptor or a file. On leaving, the process
@@ -243,7 +243,7 @@ class Node:
         user: str | int | None = None,
         **options: Any,
     ) -> subprocess.Popen[Any]:
-        """A `subprocess.Popen` in the node, for code without trio; `options` are those of Popen.
+        """Start a `subprocess.Popen` in the node, for code without trio; `options` are those of Popen.
 
         It is a true child of the program, in its process group, so that Ctrl-C reaches it too; and it ends
         with the lab. Raises `TypeError` for options that a process in a node cannot have: `preexec_fn`,
@@ -257,11 +257,11 @@ class Node:
     def socket(
         self, family: int = stdlib_socket.AF_INET, type: int = stdlib_socket.SOCK_STREAM, proto: int = 0
     ) -> stdlib_socket.socket:
-        """A plain socket in the node's network. Closed with the lab. From any thread."""
+        """Return a plain socket in the node's network, closed with the lab. May be called from any thread."""
         return self._view().socket(family, type, proto)
 
     def enter(self) -> AbstractContextManager[None]:
-        """trio's sockets and look-ups made in this block are the node's, and those of tasks started in it.
+        """Let trio's sockets and look-ups be the node's, in this block and in tasks that start in it.
 
         Whatever is built on trio's sockets works unchanged. A plain `socket.socket()` of an internet
         family made in here by other means raises `OutsideNodeError` rather than using the host's network.
@@ -277,7 +277,7 @@ class Node:
         *args: Any,
         task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED,
     ) -> T:
-        """`async_fn(*args)` inside `enter()`; made for `nursery.start_soon` and `nursery.start`.
+        """Run `async_fn(*args)` inside `enter()`; made for `nursery.start_soon` and `nursery.start`.
 
         `task_status` is passed on only when it is given, as `nursery.start` does.
         """
@@ -289,7 +289,7 @@ class Node:
     async def getaddrinfo(
         self, host: Any, port: Any, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
     ) -> list[Any]:
-        """`socket.getaddrinfo` as the node's processes would see it. Raises `socket.gaierror`."""
+        """Call `socket.getaddrinfo` as the node's processes would. Raises `socket.gaierror`."""
         args = (host, port, family, type, proto, flags)
         return await look_up(self._view(), "getaddrinfo", *args)  # type: ignore[no-any-return]
 
@@ -300,7 +300,7 @@ class Node:
     # -- calls
 
     async def call(self, fn: Callable[..., T], *args: Any) -> T:
-        """`fn(*args)` in a worker process inside the node, in a thread of its own.
+        """Run `fn(*args)` in a worker process inside the node, in a thread of its own.
 
         Function, arguments and result travel by cloudpickle; functions of `__main__`, notebooks and
         tests travel by value. An exception comes back as itself, with the remote traceback as a note.
@@ -309,7 +309,7 @@ class Node:
         return await self._call("sync", fn, args)  # type: ignore[no-any-return]
 
     async def call_async(self, async_fn: Callable[..., Awaitable[T]], *args: Any) -> T:
-        """The same for an async function, under the worker's own `trio.run`; cancelled with this call."""
+        """Run an async function likewise, under the worker's own `trio.run`, cancelled with this call."""
         return await self._call("async", async_fn, args)  # type: ignore[no-any-return]
 
     async def _call(self, kind: str, fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
@@ -321,9 +321,9 @@ class Node:
 
     @contextlib.asynccontextmanager
     async def reflector(self, port_or_address: int | tuple[str, int] = 0) -> AsyncIterator[tuple[str, int]]:
-        """A UDP echo server in the node; bound when the block is entered, at the address that it gives.
+        """Serve UDP echo in the node for the length of the block, which gets the server's address.
 
-        A STUN Binding request it answers as a STUN server does (RFC 8489), with what it sees of the sender.
+        It answers a STUN Binding request as a STUN server does (RFC 8489), with the endpoint that it sees.
 
         With a port alone it listens on every address, and gives the node's own; port 0 is any free one.
         """
@@ -342,15 +342,15 @@ class Node:
     # -- names
 
     def dns_entry(self, name: str, ip: str | Address) -> None:
-        """Let `name` stand for `ip` in this node alone: for its processes, and inside `enter()`."""
+        """Give `name` the address `ip` in this node alone: for its processes, and inside `enter()`."""
         self._core.apply_now(made_of(SetName, name=name, ip=ip, node=self.name))
 
     def resolve(self, name: str) -> Address | None:
-        """What `name` stands for in this node by `dns_entry`, its own or the lab's; None if nothing."""
+        """Return the address that `dns_entry` gave `name` in this node or in the lab, or None."""
         return self._core.present.names.resolve(self.name, name)
 
     def set_nameserver(self, ip: str | Address) -> None:
-        """The name server that this node's processes ask (`/etc/resolv.conf`)."""
+        """Set the name server that this node's processes ask (`/etc/resolv.conf`)."""
         self._core.apply_now(made_of(SetNameserver, ip=ip, node=self.name))
 
     # -- inside
@@ -366,7 +366,7 @@ class Node:
 
     @property
     def _layout(self) -> NodeLayout:
-        """The node as the present layout has it. Raises `StaleHandleError` for a node that is not there."""
+        """Return the node as the present layout has it. Raises `StaleHandleError` if it has not."""
         if not self._gone and (found := self._find(self._core.present)):
             return found
         raise self._stale()

@@ -35,7 +35,7 @@ __all__ = ["Device", "Iface", "Ix", "Region", "Router"]
 
 @frozen
 class Iface:
-    """A device's interface to be: the router (or its name) that it hangs on, and its link's condition."""
+    """The interface of a new device: the router above, or its name, and the condition of the link."""
 
     router: Router | str
     link: LinkCondition | Mapping[str, Any] | str | None = None
@@ -84,7 +84,7 @@ class Device(Node):
         )
 
     async def link_stats(self, iface: str) -> LinkStats:
-        """What each direction of the link of an interface has done since it has had a condition."""
+        """Return what each direction of an interface's link has done since the link has had a condition."""
         self._usable()
         return await self._core.links.stats(("link", self.name, self.iface(iface).name))
 
@@ -129,12 +129,12 @@ class Device(Node):
 
     @property
     def default_iface(self) -> str:
-        """The interface of its default routes."""
+        """Return the interface of the default routes."""
         return self._layout.default_via
 
     @property
     def mtu(self) -> int:
-        """The MTU of its interfaces, in bytes."""
+        """Return the MTU of the interfaces, in bytes."""
         return self._layout.mtu or 1500
 
 
@@ -147,24 +147,24 @@ class _Forwarder(Node):
 
     @property
     def downstream_gw(self) -> IPv4Address | None:
-        """Its own IPv4 address on its LAN."""
+        """Return its own IPv4 address on its LAN."""
         address = of_version(self._layout.lan.addresses, 4)
         return address.ip if address else None  # type: ignore[return-value]
 
     @property
     def downstream_gw_v6(self) -> IPv6Address | None:
-        """Its own IPv6 address on its LAN."""
+        """Return its own IPv6 address on its LAN."""
         address = of_version(self._layout.lan.addresses, 6)
         return address.ip if address else None  # type: ignore[return-value]
 
     @property
     def downstream_cidr(self) -> IPv4Network | None:
-        """The IPv4 network below it."""
+        """Return the IPv4 network below it."""
         return _first(self._layout.networks, 4)  # type: ignore[return-value]
 
     @property
     def downstream_cidr_v6(self) -> IPv6Network | None:
-        """The IPv6 prefix below it; its LAN has the first /64."""
+        """Return the IPv6 prefix below it; its LAN has the first /64."""
         return _first(self._layout.networks, 6)  # type: ignore[return-value]
 
 
@@ -202,23 +202,23 @@ class Router(_Forwarder):
         await self._core.apply(change)
 
     async def downlink_stats(self) -> LinkStats:
-        """What each direction of its downlink has done since it has had a condition."""
+        """Return what each direction of the downlink has done since it has had a condition."""
         self._usable()
         return await self._core.links.stats(("downlink", self.name))
 
     @property
     def downlink(self) -> Condition:
-        """The present condition of its downlink."""
+        """Return the present condition of its downlink."""
         return condition_of(self._core.present, ("downlink", self.name))
 
     @property
     def uplink_ip(self) -> IPv4Address | None:
-        """Its outside IPv4 address."""
+        """Return its outside IPv4 address."""
         return self.ip
 
     @property
     def uplink_ip6(self) -> IPv6Address | None:
-        """Its outside IPv6 address."""
+        """Return its outside IPv6 address."""
         return self.ip6
 
     async def set_nat_mode(self, nat: Nat | NatConfig | Mapping[str, Any] | str) -> None:
@@ -256,7 +256,7 @@ class Router(_Forwarder):
 
     @property
     def nat(self) -> Nat | NatConfig:
-        """Its present NAT: the preset, or a configuration that is none."""
+        """Return its present NAT: a preset, or a configuration."""
         return self._policy.nat
 
     @property
@@ -265,17 +265,17 @@ class Router(_Forwarder):
 
     @property
     def firewall(self) -> Firewall | FirewallConfig:
-        """Its present firewall: the preset, or a configuration that is none."""
+        """Return its present firewall: a preset, or a configuration."""
         return self._policy.firewall
 
     @property
     def block_icmp_frag_needed(self) -> bool:
-        """Whether it keeps back what says that a packet was too large."""
+        """Return True if it drops the ICMP errors that say that a packet was too large."""
         return self._policy.block_icmp_frag_needed
 
     @property
     def port_mapping(self) -> bool:
-        """Whether hosts below it may ask it for ports, by UPnP IGD, NAT-PMP and PCP, while it has a NAT."""
+        """Return True if hosts below may map ports by UPnP IGD, NAT-PMP and PCP while it has a NAT."""
         return self._policy.port_mapping
 
     @property
@@ -284,23 +284,23 @@ class Router(_Forwarder):
 
     @property
     def region(self) -> str | None:
-        """The name of the region it is in, directly or by a router above it."""
+        """Return the name of its region, which may be that of a router above."""
         return self._layout.region
 
     @property
     def upstream(self) -> str | None:
-        """The name of the router above it; None for one on the exchange or in a region."""
+        """Return the name of the router above; None on the exchange or in a region."""
         kind, _, name = (self._layout.parent or "").partition(":")
         return name if kind == "router" else None
 
     @property
     def mtu(self) -> int:
-        """The MTU of its uplink, in bytes."""
+        """Return the MTU of its uplink, in bytes."""
         return self._layout.mtu or 1500
 
 
 class Ix(_Forwarder):
-    """The exchange that every router without an upstream hangs on. It forwards, and filters nothing."""
+    """The exchange, to which routers without an upstream are attached. It forwards and filters nothing."""
 
     def _find(self, layout: Layout) -> RouterLayout | None:
         return layout.ix
@@ -322,5 +322,5 @@ class Region(_Forwarder):
 
     @property
     def routers(self) -> tuple[Router, ...]:
-        """The routers in it."""
+        """Return the routers in the region."""
         return tuple(router for router in self.lab.routers if router.region == self.name)

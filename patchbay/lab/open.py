@@ -29,7 +29,7 @@ async def open_lab(
     ipv6: Ipv6 | str = "deterministic",
     emulator: Emulator | str = "auto",
 ) -> AsyncIterator[Lab]:
-    """A lab: network namespaces that are there for the length of the block, and nowhere else.
+    """Open a lab: network namespaces for the length of the block, and nowhere else.
 
     `spec` is a path to a TOML file, a dict of the same shape, or a `LabSpec`; it is checked as a whole
     before anything runs. `outdir` is where the run's files go, in a folder `<timestamp>-<label>`

@@ -79,7 +79,7 @@ def _folder(outdir: str | os.PathLike[str] | None, label: str) -> LabFolder | No
 
 @contextlib.asynccontextmanager
 async def _session(sandbox: Sandbox) -> AsyncIterator[Session]:
-    """A session whose end is shielded, and whose agent's death ends the block.
+    """Hold a session whose end is shielded, and whose agent's death ends the block.
 
     The block's own exception is carried round the nursery, which would wrap it in a group.
     """

@@ -1,4 +1,4 @@
-"""Telling a sender which endpoint is seen of him, and asking to be told."""
+"""UDP echo and STUN: answering with the endpoint of a sender, and asking for one's own."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ async def reflect(sock: trio.socket.SocketType) -> None:
 
 
 async def mapped_endpoint(sock: trio.socket.SocketType, server: tuple[str, int]) -> tuple[str, int]:
-    """The endpoint that a STUN server sees of the socket. Raises `trio.TooSlowError` without an answer."""
+    """Return the endpoint that a STUN server sees of the socket. Raises `trio.TooSlowError`."""
     request = stun.Request(os.urandom(12))
     for attempt in range(_TRIES):
         await sock.sendto(stun.encode(request), server)

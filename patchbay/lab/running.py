@@ -60,7 +60,7 @@ class _Pump:
                 return
 
     def drain(self) -> None:
-        """What was written before the command ended, which is no more than a pipe holds.
+        """Read what was written before the command ended, which is no more than a pipe holds.
 
         A child that it left behind may go on writing for ever.
         """
@@ -77,7 +77,7 @@ class _Pump:
         return len(data)
 
     def started(self) -> None:
-        """The command has its own copy of the other end by now."""
+        """Close the other end, of which the command has a copy by now."""
         os.close(self.theirs)
         self.theirs = -1
 

@@ -18,7 +18,7 @@ NodeT = TypeVar("NodeT", bound=Node)
 
 
 def by_name(problem: Problem, spec: LabSpec) -> Problem:
-    """In a call there is one router, and it has a name rather than a number."""
+    """Name a router in a problem by its name instead of its number, because a call adds one router."""
     if not spec.routers:
         return problem
     return evolve(problem, path=problem.path.replace("router[0]", f"router.{spec.routers[0].name}", 1))

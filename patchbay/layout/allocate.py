@@ -29,7 +29,7 @@ __all__ = ["empty_layout", "extend", "lay_out"]
 
 
 def empty_layout() -> Layout:
-    """The layout of a lab with nothing in it but the exchange."""
+    """Return the layout of a lab with nothing in it but the exchange."""
     ns = NsName("ix")
     ix = RouterLayout(
         name="ix",
@@ -51,12 +51,12 @@ def empty_layout() -> Layout:
 
 
 def extend(layout: Layout, added: LabSpec) -> Layout:
-    """The layout with `added` in it. Raises `SpecError` with every problem, or `AllocationError`."""
+    """Return the layout with `added` in it. Raises `SpecError` with every problem, or `AllocationError`."""
     return _extended(layout, Draft(added))
 
 
 def lay_out(draft: Draft) -> Layout:
-    """The layout of a whole lab file. Raises `SpecError` with every problem of it, or `AllocationError`."""
+    """Return the layout of a whole lab file. Raises `SpecError` with all problems, or `AllocationError`."""
     return _extended(empty_layout(), draft)
 
 
@@ -77,7 +77,7 @@ def _extended(layout: Layout, draft: Draft) -> Layout:
 
 
 def _conditioned(layout: Layout, added: LabSpec) -> Layout:
-    """The layout with the conditions of what was added."""
+    """Return the layout with the conditions of what was added."""
     wished: dict[WireKey, LinkCondition] = {}
     for router in added.routers:
         if router.downlink is not None:
@@ -112,5 +112,5 @@ def _add_sound(builder: Builder, added: LabSpec, problems: Sequence[Problem]) ->
 
 
 def _parts(path: str) -> Iterable[str]:
-    """`a.b.c` -> `a`, `a.b`, `a.b.c`."""
+    """Return the beginnings of a path: `a.b.c` -> `a`, `a.b`, `a.b.c`."""
     return (path[:end] for end in range(1, len(path) + 1) if path[end : end + 1] in (".", ""))

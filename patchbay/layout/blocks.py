@@ -39,12 +39,12 @@ class Block:
 
 
 def pages(size: int) -> int:
-    """How many times 256 ports a block takes up."""
+    """Return how many times 256 ports a block takes up."""
     return ceil(size / PAGE)
 
 
 def block_of(router: RouterLayout, policy: PolicyLayout, size: int, number: int) -> Block:
-    """The block of that number: the first ones at the uplink's address, the next ones in the pool."""
+    """Return the block of that number: the first ones at the uplink's address, the next ones in the pool."""
     per_address = _PAGES // pages(size)
     place, page = divmod(number, per_address)
     assert router.uplink is not None
@@ -55,7 +55,7 @@ def block_of(router: RouterLayout, policy: PolicyLayout, size: int, number: int)
 
 
 def with_blocks(layout: Layout) -> Layout:
-    """The layout in which every host below a port-block NAT has a block, and what addresses that takes.
+    """Return the layout in which every host below a port-block NAT has a block, with the addresses for that.
 
     RFC 6888 REQ-2: all ports of a host are at one outside address ("paired"). Raises `AllocationError`.
     """
@@ -117,7 +117,7 @@ def _next_address(
 def _inside(
     layout: Layout, router: RouterLayout, hanging: Mapping[NsName, list[tuple[NodeLayout, IfaceLayout]]]
 ) -> Iterator[IPv4Address]:
-    """The addresses that the router sees from below: those behind another NAT share its own."""
+    """Return the addresses that the router sees from below: those behind another NAT share its own."""
     for node, iface in hanging.get(router.ns, ()):
         address = of_version(iface.addresses, 4)
         if address is not None:

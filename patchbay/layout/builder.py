@@ -40,7 +40,7 @@ class Builder:
     """A layout in the making: mutable copies of a frozen one's tables."""
 
     def __init__(self, layout: Layout, named: Iterable[Network]) -> None:
-        """`named`: the networks that what is to be added names for itself, wherever it stands."""
+        """Begin with a layout. `named` are the networks that the additions name for themselves."""
         self._layout = layout
         self._named = tuple(named)
         self._forwarders = dict(layout.forwarders)
@@ -214,7 +214,7 @@ class Builder:
     def _routes(
         self, parent: RouterLayout, uplink: IfaceLayout, networks: Iterable[Network]
     ) -> tuple[RouteLayout, ...]:
-        """What the routers above have to know: each up to the first that translates, or the exchange."""
+        """Return routes for the routers above, up to the first that translates, or to the exchange."""
         routes = []
         for network in networks:
             above, hop = parent, uplink
@@ -256,7 +256,7 @@ class Builder:
     def _neighbours(
         self, domain: NsName, parent: RouterLayout, version: int
     ) -> Iterable[tuple[Network, str]]:
-        """The networks that packets inside `domain` can be meant for, and those of the links to `parent`
+        """Return the networks that packets inside `domain` can be for, and those of the links to `parent`
         and out of the domain.
         """
         gate = next((router for router in self._forwarders.values() if router.ns == domain), None)
@@ -268,7 +268,7 @@ class Builder:
                         yield network, _title(router)
 
     def _next_free(self, pool: pools.Pool, neighbours: list[tuple[Network, str]]) -> Network:
-        """The pool's next network that nobody named for himself."""
+        """Return the pool's next network that nobody named for himself."""
         # Private ones behind different NATs may be the same.
         named = () if pool in (pools.PRIVATE, pools.CARRIER) else self._named
         while True:
@@ -299,7 +299,7 @@ class Builder:
 
 
 def host_of(router: RouterLayout, gateway: Interface, number: int) -> Interface:
-    """The host of that number on a router's LAN, where `gateway` is its address. Raises `AllocationError`."""
+    """Return a host on the LAN of a router with address `gateway`, by number. Raises `AllocationError`."""
     address = pools.host_in(gateway.network, number)
     if address is None:
         room = gateway.network.num_addresses - 3
@@ -317,13 +317,13 @@ def _title(router: RouterLayout) -> str:
 
 
 def _port_wish(node: str) -> str:
-    """The node's name, unless it looks like the interfaces of a wire."""
+    """Return the node's name, unless it looks like the interfaces of a wire."""
     name = slug(node, 15)
     return slug(f"to-{name}", 15) if re.match(r"wire\d", name) else name
 
 
 def _alone(uplink: IfaceLayout) -> IfaceLayout:
-    """The uplink as a line of its own to the router above, as providers' are: no neighbour is on it.
+    """Return the uplink as a line of its own to the router above, without neighbours, as providers' are.
 
     So what routers send each other passes the router above, which knows the MTU of each line.
     """
@@ -332,12 +332,12 @@ def _alone(uplink: IfaceLayout) -> IfaceLayout:
 
 
 def _translates(router: ResolvedRouter, version: int) -> bool:
-    """Whether the addresses below the router are to be unknown above it."""
+    """Return whether the addresses below the router are to be unknown above it."""
     return config_of(router.nat) is not None if version == 4 else router.nat_v6 is not NatV6.NONE
 
 
 def _lan_of(network: Network) -> Network:
-    """The part of a router's network that its own LAN has: the first /64 of an IPv6 prefix."""
+    """Return the part of a router's network that its own LAN has: the first /64 of an IPv6 prefix."""
     if network.version == 4 or network.prefixlen == 64:
         return network
     return IPv6Network((int(network.network_address), 64))
@@ -350,7 +350,7 @@ def _gateway(lan: Network) -> Interface:
 
 
 def _clash(left: Iterable[Network], right: Iterable[Network]) -> Network | None:
-    """The first network of `left` that overlaps one of `right`."""
+    """Return the first network of `left` that overlaps one of `right`."""
     for one in left:
         for other in right:
             if one.version == other.version and one.overlaps(other):

@@ -31,7 +31,7 @@ _NOT_FOR_HOSTS: tuple[Network, ...] = (
 
 
 def check(layout: Layout, added: LabSpec) -> list[Problem]:
-    """Every problem of `added`; empty when all of it can be built."""
+    """Return every problem of `added`; empty when all of it can be built."""
     return [
         *_regions(layout, added),
         *_routers(layout, added),
@@ -146,7 +146,7 @@ def _loops(added: LabSpec) -> Iterator[Problem]:
 
 
 def in_build_order(routers: Iterable[RouterSpec]) -> list[RouterSpec]:
-    """The routers, each after the one above it, otherwise in their order."""
+    """Return the routers, each after the one above it, otherwise in their order."""
     by_name = {router.name: router for router in routers}
     placed: dict[str, RouterSpec] = {}
     for router in by_name.values():
@@ -166,7 +166,7 @@ def _mtu(mtu: int | None, versions: Iterable[int], path: str) -> Iterator[Proble
 
 
 def device_path(device: DeviceSpec) -> str:
-    """Where the device stands in its lab file."""
+    """Return the path of the device in its lab file."""
     return f"device.{device.counted_from or device.name}"
 
 
@@ -203,7 +203,7 @@ def _devices(layout: Layout, added: LabSpec) -> Iterator[Problem]:
 
 
 def _versions(layout: Layout, routers: Mapping[str, RouterSpec], name: str) -> tuple[int, ...]:
-    """The IP versions below the router of that name; none if there is no such router."""
+    """Return the IP versions below the router of that name; none if there is no such router."""
     if name in routers:
         return resolve(routers[name]).ip_support.versions
     existing = layout.router(name)
@@ -224,7 +224,7 @@ def _region_links(layout: Layout, added: LabSpec) -> Iterator[Problem]:
 
 
 def _env_names(layout: Layout, added: LabSpec) -> Iterator[Problem]:
-    """Two names that become the same variable would hide each other."""
+    """Find names that become the same variable, because one would hide the other."""
     taken = {env_name(name): name for name in layout.devices}
     for device in added.devices:
         other = taken.setdefault(env_name(device.name), device.name)

@@ -53,7 +53,7 @@ Network = IPv4Network | IPv6Network
 
 
 def of_version(values: Iterable[Interface], version: int) -> Interface | None:
-    """The first of `values` in that IP version."""
+    """Return the first of `values` in that IP version."""
     return next((value for value in values if value.version == version), None)
 
 
@@ -134,12 +134,12 @@ class RouterLayout:
         return (self.uplink,) if self.uplink else ()
 
     def bounds(self, version: int) -> bool:
-        """Whether the addresses below it were given out as unknown above it: it had a NAT from the first."""
+        """Return True if the addresses below were given out as unknown above: it began with a NAT."""
         return self.domains[version] == self.ns and self.kind is not RouterKind.IX
 
     @property
     def key(self) -> str:
-        """Its key in `Layout.forwarders`: a region may be called like a router."""
+        """Return its key in `Layout.forwarders`, because a region may have the name of a router."""
         return f"{self.kind}:{self.name}"
 
 
@@ -183,7 +183,7 @@ class DeviceLayout:
     number: int = 0
 
     def default_iface(self, version: int) -> IfaceLayout | None:
-        """The interface of that version's default route: `default_via`, or the first that has the version."""
+        """Return the interface of a version's default route: `default_via`, or the first with the version."""
         chosen_first = sorted(self.ifaces, key=lambda iface: iface.name != self.default_via)
         return next((iface for iface in chosen_first if iface.gateway(version)), None)
 
@@ -193,7 +193,7 @@ NodeLayout = RouterLayout | DeviceLayout
 
 @frozen
 class Names:
-    """What names stand for, in the whole lab (scope "") or in one node (scope: its name)."""
+    """The addresses of names, in the whole lab (scope "") or in one node (scope: its name)."""
 
     hosts: Mapping[str, Mapping[str, Address]] = field(factory=dict)
     nameservers: Mapping[str, Address] = field(factory=dict)
@@ -206,7 +206,7 @@ class Names:
         return evolve(self, nameservers={**self.nameservers, scope: address})
 
     def scopes(self) -> set[str]:
-        """The nodes that have names of their own."""
+        """Return the nodes that have names of their own."""
         return {*self.hosts, *self.nameservers} - {""}
 
     def only(self, scopes: Container[str]) -> Names:
@@ -218,7 +218,7 @@ class Names:
         )
 
     def resolve(self, scope: str, name: str) -> Address | None:
-        """What `name` stands for in a node, or None."""
+        """Return the address of `name` in a node, or None."""
         return self.hosts.get(scope, {}).get(name) or self.hosts.get("", {}).get(name)
 
 
@@ -265,12 +265,12 @@ class WireLayout:
 
     @property
     def makes_far(self) -> bool:
-        """Whether the far end is there for the wire alone, and not a device's port."""
+        """Return True if the far end is made for the wire, and is not a device's port."""
         return self.key[0] != "link"
 
     @property
     def names(self) -> tuple[tuple[NsName, IfName], ...]:
-        """The interfaces that are there for the wire alone."""
+        """Return the interfaces that are there for the wire alone."""
         ends = (self.near, self.far) if self.makes_far else (self.near,)
         inside = (self.bridge, *(end.name for end in ends), *((self.below,) if self.below else ()))
         return (*((self.ns, name) for name in inside), *((end.peer_ns, end.peer) for end in ends))
@@ -290,11 +290,11 @@ class Allocations:
     macs: frozenset[str] = frozenset()
 
     def taken_in(self, ns: NsName) -> frozenset[str]:
-        """The names that no new interface in the namespace can have."""
+        """Return the names that no new interface in the namespace can have."""
         return self.ifnames.get(ns, _NEVER_FREE)
 
     def with_ifnames(self, changed: Mapping[NsName, Iterable[str]]) -> Allocations:
-        """The allocations where these are the names that are taken in those namespaces."""
+        """Return the allocations where these are the names that are taken in those namespaces."""
         ifnames = {ns: frozenset(names) for ns, names in changed.items()}
         return evolve(self, ifnames={**self.ifnames, **ifnames}) if changed else self
 
@@ -330,11 +330,11 @@ class Layout:
         return self.forwarders.get(f"region:{name}")
 
     def node(self, name: str) -> NodeLayout | None:
-        """The exchange, router or device of that name."""
+        """Return the exchange, router or device of that name."""
         return self.devices.get(name) or self.router(name) or (self.ix if name == "ix" else None)
 
     def policy(self, router: RouterLayout) -> PolicyLayout:
-        """What the router does to packets now."""
+        """Return the router's present policy: what it does to packets."""
         return self.policies.get(router.ns, NO_POLICY)
 
     def nodes(self) -> Iterator[NodeLayout]:

@@ -44,7 +44,7 @@ class Pool:
         return sum(1 << (prefixlen - block.prefixlen) for block, prefixlen in self.blocks)
 
     def network(self, number: int) -> Network | None:
-        """The network of that number, or None past the end of the pool."""
+        """Return the network of that number, or None past the end of the pool."""
         for block, prefixlen in self.blocks:
             count = 1 << (prefixlen - block.prefixlen)
             if number < count:
@@ -84,14 +84,14 @@ V6_REGION = Pool("region IPv6", ((IPv6Network("2001:2::/48"), 64),))
 
 
 def of(version: int, scope: Scope) -> Pool:
-    """Where the network below a router is taken from."""
+    """Return the pool that the network below a router is taken from."""
     if version == 6:
         return V6_PUBLIC if scope is Scope.PUBLIC else ULA
     return {Scope.PUBLIC: PUBLIC, Scope.PRIVATE: PRIVATE, Scope.CARRIER: CARRIER}[scope]
 
 
 def host_in(network: Network, number: int) -> Interface | None:
-    """The host of that number in `network`; None past its end (in IPv4 from the broadcast address on)."""
+    """Return the host of that number in `network`; None past its end, in IPv4 from the broadcast on."""
     last = network.num_addresses - (1 if network.version == 4 else 0)
     if number >= last:
         return None
@@ -100,6 +100,6 @@ def host_in(network: Network, number: int) -> Interface | None:
 
 
 def mac_of(node: str, iface: str, attempt: int = 0) -> str:
-    """A locally administered unicast MAC derived from names: the same in every run."""
+    """Return a locally administered unicast MAC derived from names: the same in every run."""
     text = f"{node}\0{iface}\0{attempt}".encode("utf-8", "surrogateescape")
     return "02:" + hashlib.blake2b(text, digest_size=5).digest().hex(":")

@@ -41,19 +41,19 @@ _FIRST_INDEX = 1_000_000
 
 
 def condition_of(layout: Layout, key: WireKey) -> Condition:
-    """The present condition of a link."""
+    """Return the present condition of a link."""
     wire = layout.wires.get(key)
     return wire.condition if wire else PERFECT
 
 
 def region_key(layout: Layout, a: str, b: str) -> WireKey:
-    """The key of the link of two regions, whichever was named first."""
+    """Return the key of the link of two regions, whichever was named first."""
     back = ("regions", b, a)
     return back if back in layout.wires else ("regions", a, b)
 
 
 def with_conditions(layout: Layout, conditions: Mapping[WireKey, Condition]) -> Layout:
-    """The layout with those links in those conditions; a perfect one needs no wire, but between regions."""
+    """Return the layout with links in conditions. A perfect link needs a wire between regions alone."""
     changing = _Changing(layout)
     for key, condition in conditions.items():
         changing.put(key, condition)
@@ -61,14 +61,14 @@ def with_conditions(layout: Layout, conditions: Mapping[WireKey, Condition]) -> 
 
 
 def combined(condition: Condition, path: str) -> Iterator[Problem]:
-    """What is wrong with the values of a link's condition together; `path` is where they stand."""
+    """Yield the problems of the values of a link's condition together, which is at `path`."""
     for way, impairment in condition.ways:
         for key, text in combination_problems(impairment):
             yield Problem(f"{path}.{key}" if path else key, f"({way}) {text}")
 
 
 def with_broken(layout: Layout, key: WireKey, *, broken: bool, lost: bool = False) -> Layout:
-    """The layout with that wire cut, because its relay is `lost` or for other reasons; or mended."""
+    """Return the layout with that wire cut, because its relay is `lost` or for other reasons; or mended."""
     wire = evolve(layout.wires[key], broken=broken, lost=lost)
     return evolve(layout, wires={**layout.wires, key: wire})
 
@@ -137,7 +137,7 @@ class _Changing:
         return evolve(wire, far=far, near=self._end(second.ns, wire.bridge, "near", to_first, second.ns))
 
     def _way(self, here: RouterLayout, there: RouterLayout) -> IfName:
-        """A name that is never given out again: the old way may still be there when a new one is made."""
+        """Return a name that is never given out again, because the old way may still be there."""
         name = unique_name(slug(f"to-{there.name}", 15), self._taken(here.ns), 15)
         self._taken(here.ns).add(name)
         return IfName(name)
@@ -171,7 +171,7 @@ class _Changing:
         return VethEnd(name, pools.mac_of(ns, name), peer, pools.mac_of(peer_ns, peer), peer_ns)
 
     def _number(self, ns: NsName) -> int:
-        """A number that is never given out again: the old wire may still be there when a new one is made."""
+        """Return a number that is never given out again, because the old wire may still be there."""
         what = f"wires in {ns}"
         number = self._counters.get(what, 1)
         self._counters[what] = number + 1
@@ -182,14 +182,14 @@ class _Changing:
 
 
 def uplinks(layout: Layout) -> Iterator[tuple[NodeLayout, IfaceLayout]]:
-    """Every uplink, with the node that has it."""
+    """Return every uplink, with the node that has it."""
     for node in layout.nodes():
         for iface in node.ifaces:
             yield node, iface
 
 
 def refreshed(layout: Layout) -> Layout:
-    """The layout whose wires know of every node."""
+    """Return the layout whose wires know of every node."""
     return evolve(layout, wires={key: _refreshed(layout, wire) for key, wire in layout.wires.items()})
 
 
@@ -213,7 +213,7 @@ def _refreshed(layout: Layout, wire: WireLayout) -> WireLayout:
 
 
 def _behind(layout: Layout) -> Mapping[NsName, list[RouteLayout]]:
-    """What the exchange sends to each region."""
+    """Return the prefixes that the exchange sends to each region."""
     gates = {
         address.ip: region.ns
         for region in layout.forwarders.values()
@@ -231,7 +231,7 @@ def _behind(layout: Layout) -> Mapping[NsName, list[RouteLayout]]:
 def _routes(
     here: RouterLayout, dev: IfName, there: RouterLayout, reached: list[RouteLayout]
 ) -> Iterator[RouteLayout]:
-    """The ways from one region to what is behind another, whose LAN address is its own on every interface."""
+    """Return the routes from one region to the networks behind another, by the other's LAN address."""
     for address in there.lan.addresses:
         yield RouteLayout(here.ns, ip_network(address.ip), dev)
     for route in reached:

@@ -16,12 +16,12 @@ Read = Callable[[object], Any]
 
 
 def refuse(value: object, accepted: str) -> SpecError:
-    """The error of a value that is not accepted."""
+    """Return the error of a value that is not accepted."""
     return SpecError([Problem("", f"found {value!r}; accepted: {accepted}")])
 
 
 def leniently(read: Callable[[object], T], value: object) -> T:
-    """The value as read; as it is where that cannot be, for `refuse_wrong` to tell of."""
+    """Return the value as read; as it is where that cannot be, for `refuse_wrong` to tell of."""
     try:
         return read(value)
     except SpecError:
@@ -48,7 +48,7 @@ def flag(value: object) -> bool:
 
 
 def one_of(value: object, kind: type[EnumT]) -> EnumT:
-    """The member of that name."""
+    """Return the member of that name."""
     if not isinstance(value, str) or value not in list(kind):
         hint = did_you_mean(value, list(kind)) if isinstance(value, str) else ""
         raise refuse(value, ", ".join(f"'{each}'" for each in kind) + hint)
@@ -56,7 +56,7 @@ def one_of(value: object, kind: type[EnumT]) -> EnumT:
 
 
 def whole_number(value: object, low: int, high: int, unit: str) -> int:
-    """An integer of that range."""
+    """Return an integer of that range."""
     if type(value) is not int or not low <= value <= high:
         raise refuse(value, f"whole {unit} from {low} to {high}")
     return value

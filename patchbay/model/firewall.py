@@ -78,10 +78,10 @@ FIREWALL_PRESETS: dict[Firewall, FirewallConfig] = {
 
 
 def firewall_config_of(firewall: Firewall | FirewallConfig) -> FirewallConfig:
-    """What a firewall does."""
+    """Return the configuration of a firewall."""
     return firewall if isinstance(firewall, FirewallConfig) else FIREWALL_PRESETS[firewall]
 
 
 def firewall_named(firewall: Firewall | FirewallConfig) -> Firewall | FirewallConfig:
-    """The preset that is the same as `firewall`, or `firewall` itself."""
+    """Return the preset that is the same as `firewall`, or `firewall` itself."""
     return next((preset for preset, config in FIREWALL_PRESETS.items() if config == firewall), firewall)

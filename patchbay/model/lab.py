@@ -84,19 +84,19 @@ class RegionLinkSpec:
     path: str = field(default="region-link", eq=False)
 
     def between(self, a: str) -> LinkCondition:
-        """The condition with `up` away from region `a`, one of the two."""
+        """Return the condition with `up` away from region `a`, one of the two."""
         if a == self.a:
             return self.condition
         return evolve(self.condition, up=self.condition.down, down=self.condition.up)
 
     def over(self, base: RegionLinkSpec) -> RegionLinkSpec:
-        """What `base`, between the same two, becomes when this is said of it."""
+        """Return `base`, a link of the same two regions, with the values of this one."""
         both = merged(merged(PERFECT, base.between(self.a)), self.condition)
         return evolve(self, condition=LinkCondition(up=both.up, down=both.down))
 
 
 def links_by_latency(latencies: Mapping[str, Mapping[str, float]]) -> dict[frozenset[str], RegionLinkSpec]:
-    """The links of regions by their pair, from what each says of its latency to others, one way, in ms.
+    """Return the links of regions by pair, from the latencies that each region names, one way, in ms.
 
     Where only one of two says something, it is so in both directions.
     """

@@ -86,7 +86,7 @@ _ALSO: dict[str, tuple[float, ...]] = {"rate_kbit": (inf,), "buffer_kb": (0,)}
 
 
 def _range_problems(impairment: Impairment) -> Iterator[tuple[str, str]]:
-    """(key, problem) of every value that no link can have."""
+    """Yield (key, problem) for every value that no link can have."""
     for key, (least, most, unit) in _RANGES.items():
         value = getattr(impairment, key)
         if value is None or value in _ALSO.get(key, ()):
@@ -101,7 +101,7 @@ def _range_problems(impairment: Impairment) -> Iterator[tuple[str, str]]:
 
 
 def _no_limit(rate: float | None) -> float | None:
-    """One value for no limit, which files have as 0 because JSON has no infinity."""
+    """Return the one value for no limit, which files have as 0 because JSON has no infinity."""
     return inf if rate == 0 else rate
 
 
@@ -134,18 +134,18 @@ class Impairment:
         return self != type(self)()
 
     def said(self) -> dict[str, Any]:
-        """The values that are not None, by name."""
+        """Return the values that are not None, by name."""
         return attrs.asdict(self, recurse=False, filter=lambda _, value: value is not None)
 
     def over(self, base: Impairment) -> Impairment:
-        """What `base` becomes when this is said of it; zero, and an infinite rate, are no impairment."""
+        """Return `base` with the values of this one. Zero, and an infinite rate, are no impairment."""
         said, result = self.said(), self._laid_on(base)
         if not (result.trace or result.rate_kbit not in (None, inf) or said.get("buffer_kb")):
             result = evolve(result, buffer_kb=None)  # what it was the buffer of is gone
         return evolve(result, **{key: None for key, value in result.said().items() if value in (0, inf)})
 
     def _laid_on(self, base: Impairment) -> Impairment:
-        """`base` with what is said here. A rate takes the place of a trace, and the other way round."""
+        """Return `base` with the values of this one. A rate replaces a trace, and a trace a rate."""
         said = self.said()
         if "trace" in said:
             base = evolve(base, rate_kbit=None)
@@ -155,7 +155,7 @@ class Impairment:
 
     @property
     def spreads(self) -> bool:
-        """Whether it treats packets singly: then none may be several in one, as GSO makes them."""
+        """Return True if it treats packets singly, so that GSO may not put several in one."""
         return bool(evolve(self, latency_ms=None))
 
 
@@ -175,7 +175,7 @@ class LinkCondition(Impairment):
         return evolve(LINK_PRESETS[LinkPreset.LAN], **self.said())
 
     def of(self, way: str) -> Impairment:
-        """What it says of direction "up" or "down"."""
+        """Return the values for direction "up" or "down"."""
         common = Impairment(**{f.name: getattr(self, f.name) for f in attrs.fields(Impairment)})
         own: Impairment | None = getattr(self, way)
         return common if own is None else own._laid_on(common)
@@ -187,12 +187,12 @@ class RegionLink(LinkCondition):
 
     @classmethod
     def good(cls, ms: float) -> Self:
-        """`ms` one way, and nothing else."""
+        """Return a link with a latency of `ms` one way, and no other impairment."""
         return cls(latency_ms=ms)
 
     @classmethod
     def degraded(cls, ms: float) -> Self:
-        """`ms` one way, a tenth of that as jitter, and 1 % loss: a congested transit."""
+        """Return a congested transit: `ms` one way, a tenth of that as jitter, and 1 % loss."""
         return cls(latency_ms=ms, jitter_ms=ms / 10, loss_pct=1)
 
 
@@ -215,7 +215,7 @@ PERFECT = Condition()
 
 
 def merged(old: Condition, wished: LinkCondition, direction: Direction = Direction.BOTH) -> Condition:
-    """`old` with what `wished` says of some directions."""
+    """Return `old` with what `wished` says of some directions."""
     return evolve(old, **{way: wished.of(way).over(getattr(old, way)) for way in direction.ways})
 
 
@@ -246,7 +246,7 @@ LINK_PRESETS = {
 
 
 def combination_problems(impairment: Impairment) -> Iterator[tuple[str, str]]:
-    """(key, problem) of values of a resolved direction that do not go together."""
+    """Yield (key, problem) for values of a resolved direction that contradict each other."""
     latency, jitter = impairment.latency_ms or 0, impairment.jitter_ms or 0
     if jitter > latency and not impairment.reorder_pct:
         yield (

@@ -80,7 +80,7 @@ def iface_name_problem(name: str) -> str | None:
 
 
 def slug(name: str, limit: int) -> str:
-    """`name` in letters, digits, '_' and '-', at most `limit` long: safe in every command line.
+    """Return `name` in letters, digits, '_' and '-', at most `limit` long: safe in every command line.
 
     No dots: sysctl reads them as separators.
     """
@@ -88,7 +88,7 @@ def slug(name: str, limit: int) -> str:
 
 
 def unique_name(wanted: str, taken: Container[str], limit: int) -> str:
-    """`wanted`, or `wanted` with the first free number behind it, at most `limit` long."""
+    """Return `wanted`, or `wanted` with the first free number behind it, at most `limit` long."""
     if wanted not in taken:
         return wanted
     number = 2
@@ -101,5 +101,5 @@ def unique_name(wanted: str, taken: Container[str], limit: int) -> str:
 
 
 def env_name(name: str) -> str:
-    """`name` as it stands in `PATCHBAY_IP_<NAME>`: upper case, other characters as '_'."""
+    """Return `name` as in `PATCHBAY_IP_<NAME>`: upper case, other characters as '_'."""
     return re.sub(r"[^A-Z0-9]", "_", name.upper())

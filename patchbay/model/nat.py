@@ -45,7 +45,7 @@ class Behavior(StrEnum):
 
     @property
     def short(self) -> str:
-        """`EI`, `AD` or `APD`, as in EIM and APDF."""
+        """Return `EI`, `AD` or `APD`, as in EIM and APDF."""
         return "".join(word[0] for word in self.value.split("-") if word != "and").upper()
 
 
@@ -70,7 +70,7 @@ class PortAllocation:
 
     @classmethod
     def read(cls, value: object) -> PortAllocation:
-        """What it is by its name. Raises `SpecError`."""
+        """Return the behaviour of that name. Raises `SpecError`."""
         if isinstance(value, cls):
             return value
         if not isinstance(value, str):
@@ -171,7 +171,7 @@ class Nat(StrEnum):
 
     @property
     def config(self) -> NatConfig | None:
-        """What it does, to be evolved: `attrs.evolve(Nat.HOME.config, hairpin=True)`; None of `NONE`."""
+        """Return its configuration, for `attrs.evolve(Nat.HOME.config, hairpin=True)`; None for `NONE`."""
         return NAT_PRESETS.get(self)
 
 
@@ -193,7 +193,7 @@ NAT_PRESETS: dict[Nat, NatConfig] = {
 
 
 def read_nat(value: object) -> Nat | NatConfig:
-    """A NAT by its name, as itself, or as a dict of the fields of a `NatConfig`. Raises `SpecError`."""
+    """Read a NAT: its name, a `NatConfig`, or a dict of its fields. Raises `SpecError`."""
     if isinstance(value, NatConfig):
         return named(value)
     if isinstance(value, Mapping):
@@ -205,10 +205,10 @@ def read_nat(value: object) -> Nat | NatConfig:
 
 
 def config_of(nat: Nat | NatConfig) -> NatConfig | None:
-    """What a NAT does; None for the one that does nothing."""
+    """Return the configuration of a NAT; None for `NONE`."""
     return nat if isinstance(nat, NatConfig) else NAT_PRESETS.get(nat)
 
 
 def named(nat: Nat | NatConfig) -> Nat | NatConfig:
-    """The preset that is the same as `nat`, or `nat` itself."""
+    """Return the preset that is the same as `nat`, or `nat` itself."""
     return next((preset for preset, config in NAT_PRESETS.items() if config == nat), nat)

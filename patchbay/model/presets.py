@@ -60,7 +60,7 @@ _NO_PRESET = ResolvedRouter(Nat.NONE, Firewall.NONE, _V4, _PUBLIC, _PUBLIC)
 
 
 def resolve(router: RouterSpec) -> ResolvedRouter:
-    """The preset's traits, overridden by what the router names itself.
+    """Return the preset's traits, overridden by what the router names itself.
 
     Without a preset, a router that translates addresses has private ones below it, or a carrier's.
     """

@@ -155,9 +155,11 @@ class _Step:
         self._leaving = {key for name, part in before.items() if name not in after for key in part}
 
     def stages(self, fresh: Sequence[Part]) -> Iterator[Stage]:
-        """What goes is taken away first, unless packets have to be led another way before. Then everything
-        new is made, and the parts that are `fresh` are configured beside that. Then comes what acts on
-        packets, then their way, and last the rules that name what is there by now.
+        """Return the stages of the plan.
+
+        Old resources are deleted first, unless packets have to be led another way before. Then new
+        resources are made, and the parts that are `fresh` are configured beside that. Then follows what
+        acts on packets, then the way of packets, and last the rules that name interfaces and addresses.
         """
         unmade = self._difference.unmade
         early = {key: it for key, it in unmade.items() if self._goes_early(key, it)}
@@ -176,8 +178,10 @@ class _Step:
         yield Stage(make=(*self._made(self._after, Phase.NAMES), *_unmakes(later, Phase.NAMES)))
 
     def _led_another_way(self, staying: Sequence[Part], later: Sequence[Resource]) -> Iterator[Stage]:
-        """Each step begins when the last is done whole: what acts on packets; the end of what acted before;
-        the way of the packets, and the end of the way that they had.
+        """Lead packets another way, in steps that each begin when the last is done whole.
+
+        The steps: what acts on packets; the end of what acted before; the new way, and the end of the old
+        way.
         """
         acting = (*_unmakes(later, Phase.ACT, process=False), *self._made(self._after, Phase.ACT))
         yield Stage(
@@ -240,7 +244,7 @@ def _chunks(parts: Iterable[Part]) -> Iterator[list[Part]]:
 
 
 def _is_link(part: Part) -> bool:
-    """Whether the part is a link of regions, which new regions come before."""
+    """Return True for a link of regions, which is made after new regions."""
     return part[0] == "regions"
 
 
@@ -258,7 +262,7 @@ def _unmakes(
 
 
 def _from_last(resources: Iterable[Resource]) -> tuple[Command, ...]:
-    """What unmakes these: the newest first, each in the namespaces that stay, and then their own.
+    """Return the commands that unmake these: the newest first, and namespaces last.
 
     Those of one namespace come together, for one `ip` each.
     """

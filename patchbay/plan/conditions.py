@@ -27,7 +27,7 @@ def relay_name(wire: WireLayout) -> str:
 
 
 def acting(view: View, wire: WireLayout) -> Resources:
-    """What acts on a wire's packets."""
+    """Return the resources that act on a wire's packets."""
     for end, impairment in ((wire.far, wire.condition.up), (wire.near, wire.condition.down)):
         if impairment.spreads:
             yield _single_packets(wire, end)
@@ -46,7 +46,7 @@ def _exits(wire: WireLayout) -> Iterator[tuple[VethEnd, str, Impairment]]:
 
 
 def _single_packets(wire: WireLayout, end: VethEnd) -> tuple[Key, Resource]:
-    """Where packets count singly, each must be one: at the peer, where they enter the wire."""
+    """Limit GSO to one packet where packets enter the wire, because the wire treats packets singly."""
     why = f"send packets singly into {wire.title}"
     return ("gso", end.peer_ns, end.peer), Resource(
         (Ip(end.peer_ns, ip.link_gso(end.peer, 1), why=why, owner=wire.owner),),
@@ -93,7 +93,7 @@ def _qdiscs(wire: WireLayout, end: VethEnd, way: str, impairment: Impairment) ->
 
 
 def _relay(wire: WireLayout) -> tuple[Key, Resource]:
-    """The process that carries packets where the kernel does not."""
+    """Return the process that carries packets where the kernel does not."""
     why, name = f"condition {wire.title}", relay_name(wire)
     title = f"the relay of {wire.title}"
     relay = Service(

@@ -26,7 +26,7 @@ _TOO_LARGE = (
 
 
 def firewall_table(policy: PolicyLayout) -> Table | None:
-    """The router's table `filter`; None where everything passes."""
+    """Return the router's table `filter`; None where everything passes."""
     config = firewall_config_of(policy.firewall)
     too_large = _TOO_LARGE if policy.block_icmp_frag_needed else ()
     forward = (*too_large, *_forward(config, (PINHOLE_RULE,) if policy.port_mapping else ()))

@@ -28,7 +28,7 @@ def names_files(layout: Layout, node: NodeLayout) -> dict[str, str]:
 
 
 def _hosts(names: Names, scope: str) -> str:
-    """The node's own names come first, because the first line wins."""
+    """Return a hosts file with the node's own names first, because the first line wins."""
     own = names.hosts.get(scope, {})
     entries = {**own, **{name: at for name, at in names.hosts.get("", {}).items() if name not in own}}
     return _LOCAL + "".join(f"{address} {name}\n" for name, address in entries.items())
@@ -43,7 +43,7 @@ _CONTENT = {"hosts": _hosts, "resolv.conf": _resolv_conf}
 
 
 def name_resources(layout: Layout) -> Resources:
-    """The files of all nodes together, and those of nodes with names of their own."""
+    """Return the files of all nodes together, and those of nodes with names of their own."""
     for scope in ("", *sorted(layout.names.scopes())):
         node = layout.node(scope) if scope else layout.ix
         assert node, f"names of '{scope}', which the lab does not have"

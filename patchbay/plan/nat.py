@@ -30,7 +30,7 @@ UNSOLICITED = (
 
 
 def nat_table(router: RouterLayout, policy: PolicyLayout) -> Table | None:
-    """The router's table `nat`; None where nothing is translated, and nothing was ever forgotten."""
+    """Return the router's table `nat`; None where nothing is translated, and nothing was ever forgotten."""
     config = config_of(policy.nat)
     outside = of_version(router.uplink.addresses, 4) if router.uplink else None
     # Two for each generation; conntrack has 16 bits of them.
@@ -47,10 +47,10 @@ def nat_table(router: RouterLayout, policy: PolicyLayout) -> Table | None:
 
 
 def block_elements(router: RouterLayout, policy: PolicyLayout) -> Iterator[tuple[str, str]]:
-    """(what it is about, elements), as nft commands without `add`: of each outside address of a port-block
-    NAT, and of each host that has a block.
+    """Yield (subject, elements) for a port-block NAT, as nft commands without `add`.
 
-    By the host: its outside address, and the upper byte of its ports, page by page.
+    Each outside address has an element, and each host with a block: its outside address, and the upper byte
+    of its ports, page by page.
     """
     config = config_of(policy.nat)
     size = config.port_allocation.block if config else None
@@ -75,10 +75,11 @@ def _generation(zone: int) -> Iterator[Chain]:
 
 
 def _zones(nat: Traits) -> Iterator[Chain]:
-    """What came in by another mapping than the one towards its sender is in the generation's second zone.
+    """Assign conntrack zones.
 
-    The first `ct zone set` counts. The inside endpoint's packets to one who came in go by where he last
-    came in.
+    A connection through a mapping that was not made for its sender is in the generation's second zone. The
+    first `ct zone set` counts. The inside endpoint's packets to a remote endpoint that came in follow the
+    mapping by which it last came in.
     """
     if not nat.two_zones:
         yield from _generation(nat.zone)

@@ -94,7 +94,7 @@ def _mapping(nat: Traits) -> _Kept:
 
 
 def _taken(nat: Traits) -> _Kept:
-    """Of blocks, a port is a host's own anyway, and may be another's at another address."""
+    """Return the set of outside ports that are taken: by host where hosts have blocks of ports."""
     host = nat.blocks
     return _Kept(
         "taken",
@@ -176,7 +176,7 @@ def _updates(nat: Traits, kept: Iterable[tuple[str, str, str]]) -> Iterator[str]
 
 
 def _lifetimes(nat: Traits) -> Iterator[tuple[str, str, int]]:
-    """(condition, tier, seconds): how long what a packet's connection stands on lasts from now on."""
+    """Yield (condition, tier, seconds): how long the mapping of a packet's connection lasts from now on."""
     config = nat.config
     if "udp" in config.protocols:
         # The kernel sets `assured` once there are answers and 2 s have passed, and the longer timeout.

@@ -31,7 +31,7 @@ def port_chains(nat: Traits) -> Iterator[Chain]:
 
 
 def _drawing(nat: Traits) -> tuple[int, ...]:
-    """How many ports each level of chains tries: all of a block, one after the other; 64 of all others.
+    """Return how many ports each level of chains tries: all of a block in order, or 64 of all others.
 
     Of 64 random ones one is free, but for one in 800 newcomers where nine of ten are taken.
     """

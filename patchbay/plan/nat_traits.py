@@ -13,7 +13,7 @@ CLOSING = 240
 
 
 def join(*parts: str) -> str:
-    """A concatenation of nft."""
+    """Join expressions to a concatenation of nft."""
     return " . ".join(parts)
 
 
@@ -35,7 +35,7 @@ class Traits:
 
     @property
     def lets_in(self) -> bool:
-        """Whether strangers may ever come in."""
+        """Return True if hosts that were never sent to may come in."""
         return self.config.filtering is not Behavior.ADDRESS_AND_PORT_DEPENDENT
 
     @property
@@ -50,16 +50,15 @@ class Traits:
 
     @property
     def answers(self) -> bool:
-        """Whether what was begun outside, and is answered, is remembered as the inside endpoint's mapping."""
+        """Return True if a connection from outside that is answered becomes the inside endpoint's mapping."""
         return self.lets_in or (self.maps_ports and not self.blocks)
 
     @property
     def two_zones(self) -> bool:
-        """Whether a stranger may come in by one mapping while the inside endpoint has another one
-        towards him.
+        """Return True if a remote endpoint may come in by another mapping than the one towards it.
 
         Both connections have the same two endpoints inside. In one conntrack zone they would clash, and the
-        kernel would change the stranger's port to tell them apart.
+        kernel would change the remote port to tell them apart.
         """
         return self.lets_in and not self.independent
 
@@ -78,17 +77,17 @@ class Traits:
 
     @property
     def outsides(self) -> str:
-        """Its outside addresses. A set where they become more with the hosts, so that the rules stay."""
+        """Return its outside addresses: a set if they grow with the hosts, so that the rules stay."""
         return "@outside" if self.blocks else f"{{ {self.outside} }}"
 
     @property
     def address(self) -> str:
-        """The outside address of the inside host of a packet."""
+        """Return the outside address of the inside host of a packet."""
         return "ct original ip saddr map @outside_address" if self.blocks else self.outside
 
     @property
     def towards(self) -> tuple[str, ...]:
-        """What a mapping depends on besides, of a connection that was begun inside."""
+        """Return what else a mapping depends on, for a connection that was begun inside."""
         return {
             Behavior.ENDPOINT_INDEPENDENT: (),
             Behavior.ADDRESS_DEPENDENT: ("ct original ip daddr",),
@@ -101,7 +100,7 @@ class Traits:
 
     @property
     def maps(self) -> bool:
-        """One towards each endpoint is what conntrack keeps anyway."""
+        """Return True if a map keeps mappings. conntrack itself keeps one for each remote endpoint."""
         return self.config.mapping is not Behavior.ADDRESS_AND_PORT_DEPENDENT
 
     @property

@@ -61,7 +61,7 @@ def title(node: NodeLayout) -> str:
 
 
 def node_resources(view: View, node: NodeLayout) -> Resources:
-    """What a node consists of whatever its links and its policy do."""
+    """Return the resources of a node that do not depend on its links and its policy."""
     why = f"give {title(node)} its namespace"
     yield (
         ("netns", node.ns),
@@ -82,7 +82,7 @@ def node_resources(view: View, node: NodeLayout) -> Resources:
 
 
 def link_resources(view: View, node: NodeLayout) -> Resources:
-    """What follows from the conditions of links: the node's wires, and what leads its packets into wires."""
+    """Return the resources that follow from conditions of links: wires, and what leads packets into them."""
     if isinstance(node, RouterLayout):
         yield from downlink_wire(view, node)
     for iface in node.ifaces:
@@ -118,8 +118,10 @@ def _lan(router: RouterLayout) -> Resources:
 
 
 def _veth(view: View, node: NodeLayout, iface: IfaceLayout) -> Resources:
-    """The uplink, and what can change of it while it is there. The port is deleted by name when the node
-    goes, because its namespace ends some time after `netns del` returned, and the name may be wanted.
+    """Return the resources of an uplink, and those that can change while the uplink is there.
+
+    The port is deleted by name with the node, because the node's namespace ends some time after `netns del`
+    returned, and the name may be needed.
     """
     why = f"connect {title(node)} by {iface.name} to '{iface.router}'"
     leave = f"take {title(node)} away"
@@ -149,7 +151,7 @@ def _veth(view: View, node: NodeLayout, iface: IfaceLayout) -> Resources:
 
 
 def _port(view: View, node: NodeLayout, iface: IfaceLayout) -> tuple[Key, Resource]:
-    """The bridge that the port belongs to, which changes while the uplink is there."""
+    """Return the resource of the port's bridge, which may change while the uplink is there."""
     why, key = f"lead packets of {title(node)} on {iface.name}", ("link", node.ns, iface.name)
     bridge = view.master_of(node, iface).name
     return ("master", iface.router_ns, iface.port), Resource(
@@ -211,7 +213,7 @@ def _on_link(node: NodeLayout, gateway: Address, dev: IfName, why: str) -> tuple
 
 
 def _unused_space(router: RouterLayout) -> Resources:
-    """What is routed to the router and not in use there must not go back up, and round and round."""
+    """Make unused addresses below the router unreachable, or their packets would circle for ever."""
     lans = {address.network for address in router.lan.addresses}
     for network in router.networks:
         if network not in lans:

@@ -44,7 +44,7 @@ def neighbour(
     within: Key,
     phase: Phase = Phase.CONFIGURE,
 ) -> tuple[Key, Resource]:
-    """A permanent entry, so that the neighbour is not asked for."""
+    """Return a permanent entry for a neighbour, so that nobody has to ask for it."""
     return ("neigh", ns, dev, str(address)), Resource(
         (Ip(ns, ip.neigh_set(address, mac, dev), why=why, owner=owner),),
         (Ip(ns, ip.neigh_forget(address, dev), why=why, owner=owner, tolerate=GONE),),

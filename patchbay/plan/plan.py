@@ -51,7 +51,7 @@ class Plan:
 
 
 def forgiving(plan: Plan) -> Plan:
-    """The plan as what undoes a change that failed somewhere: any of it may be there already."""
+    """Return the plan for undoing a change that failed half-way: each part may be undone already."""
     return evolve(plan, stages=tuple(map(_forgiving, plan.stages)))
 
 

@@ -35,8 +35,9 @@ _KERNELS = {
 
 
 def policy_resources(router: RouterLayout, policy: PolicyLayout) -> Resources:
-    """What a router does to packets. All rules of a namespace that change are one transaction of nft: no
-    packet meets half of them.
+    """Return the resources that decide what a router does to packets.
+
+    All rules of a namespace that change are one transaction of nft, so that no packet meets half of them.
     """
     yield from _pool(router, policy)
     for table in _tables(router, policy):

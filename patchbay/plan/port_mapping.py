@@ -69,12 +69,12 @@ class MappingServer:
 
     @property
     def asks_stun(self) -> bool:
-        """Whether it is told that its address is public: not with another NAT above (RFC 1918, RFC 6598)."""
+        """Return True if its address is public, so that STUN answers with it (not RFC 1918, RFC 6598)."""
         return not any(self.outside in network for network in _PRIVATE)
 
 
 def mapping_server(router: RouterLayout, policy: PolicyLayout) -> MappingServer | None:
-    """The router's server; None where there is none, be it for want of a NAT."""
+    """Return the router's server of port mappings, or None. Without a NAT there is none."""
     uplink = router.uplink
     outside = of_version(uplink.addresses, 4) if uplink else None
     if uplink is None or outside is None or not policy.port_mapping or config_of(policy.nat) is None:
@@ -87,7 +87,7 @@ def mapping_server(router: RouterLayout, policy: PolicyLayout) -> MappingServer 
 
 
 def configuration(server: MappingServer) -> str:
-    """The text of its file. An option that miniupnpd does not know is fatal to it (options.c)."""
+    """Return the text of its file. miniupnpd ends at an option that it does not know (options.c)."""
     options = {
         "ext_ifname": "wan",
         # By name: with an address instead there would be no IPv6, and 2.3 refuses it (parselanaddr).
@@ -117,7 +117,7 @@ def configuration(server: MappingServer) -> str:
 
 
 def _address(server: MappingServer) -> dict[str, str]:
-    """How it comes by its outside address.
+    """Return the lines that say how it learns its outside address.
 
     It grants nothing where that is a reserved one, and refuses to start with such an `ext_ip` (getifaddr.c
     `reserved`, miniupnpd.c `init`): private addresses rightly, but documentation and benchmarking
@@ -139,7 +139,7 @@ def _names(server: MappingServer) -> dict[str, str]:
 
 
 def mapping_table(router: RouterLayout, policy: PolicyLayout) -> Table | None:
-    """Its chains; they have to be there before it starts, for it makes none since 2.3 (Changelog.txt).
+    """Return its chains, which have to exist first, because it makes none since 2.3 (Changelog.txt).
 
     In a table of its own, family `inet` (nftnlrdr.c knows no other), so that its mappings outlive a change
     of the firewall. Each mapping is two rules: a dnat for what comes in by `wan`, and an accept.
@@ -174,7 +174,7 @@ def _marking() -> Chain:
 
 
 def serving(router: RouterLayout, policy: PolicyLayout, server: MappingServer) -> Resources:
-    """Its configuration and its process, which forgets all mappings with each generation.
+    """Return its configuration and its process, which forgets all mappings with each generation.
 
     The process needs the table, so it is started after the rules were loaded.
     """
@@ -209,7 +209,7 @@ def serving(router: RouterLayout, policy: PolicyLayout, server: MappingServer) -
 
 
 def mapper_name(router: RouterLayout) -> str:
-    """What the command line of the router's server begins with."""
+    """Return the name of the router's server."""
     return f"{_MAPPER} --config {_file(router)}"
 
 

@@ -36,7 +36,7 @@ class Shape:
 
 
 def shape_of(impairment: Impairment, mtu: int | None) -> Shape:
-    """For a link of that MTU (default 1500)."""
+    """Return the shape for a link of an MTU (default 1500)."""
     frame = (mtu or USUAL_MTU) + ETHERNET_HEADER
     delay = ((impairment.latency_ms or 0) + (impairment.jitter_ms or 0)) / 1000
     kbit = impairment.trace.mean_kbit if impairment.trace else impairment.rate_kbit

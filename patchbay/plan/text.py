@@ -11,7 +11,7 @@ __all__ = ["as_text"]
 
 
 def as_text(plan: Plan, title: str) -> str:
-    """What would be run, each group of commands headed by what it is for."""
+    """Return the commands as text, each group below a heading that says what it is for."""
     return f"# {title}: what would be run, inside namespaces of its own\n" + "".join(_blocks(plan))
 
 

@@ -45,7 +45,7 @@ class View:
         return self.layout.wires.get(("link", node.name, iface.name))
 
     def is_conditioned(self, node: NodeLayout, iface: IfaceLayout) -> bool:
-        """Whether packets between the node and the router above pass a wire."""
+        """Return True if packets between the node and the router above pass a wire."""
         return iface.router_ns in self.downlinks or self.wire_of(node, iface) is not None
 
     def master_of(self, node: NodeLayout, iface: IfaceLayout) -> Bridge:

@@ -32,7 +32,7 @@ __all__ = ["device_wire", "downlink_wire", "region_wire", "settle"]
 
 
 def device_wire(view: View, node: NodeLayout, iface: IfaceLayout) -> Resources:
-    """The wire of a device's link, if it has one: the device's port is its far end."""
+    """Return the wire of a device's link, if it has one: the device's port is its far end."""
     if wire := view.wire_of(node, iface):
         yield from _bridge(view, wire)
         yield from _end(wire, wire.near)
@@ -42,7 +42,7 @@ def device_wire(view: View, node: NodeLayout, iface: IfaceLayout) -> Resources:
 
 
 def downlink_wire(view: View, router: RouterLayout) -> Resources:
-    """The wire between a router's LAN and a bridge with everything that is below it."""
+    """Return the wire between a router's LAN and a bridge with everything that is below it."""
     wire = view.downlinks.get(router.ns)
     if router.kind is RouterKind.ROUTER and wire:
         # Nothing is ever sent from either, so its MAC may be that of the port which leads to it.
@@ -62,7 +62,7 @@ def downlink_wire(view: View, router: RouterLayout) -> Resources:
 
 
 def region_wire(view: View, wire: WireLayout) -> Resources:
-    """The wire between two regions, with routes to what is behind each."""
+    """Return the wire between two regions, with routes to what is behind each."""
     yield from _bridge(view, wire)
     yield from _whole(view, wire)
     for end in (wire.far, wire.near):
@@ -118,7 +118,7 @@ def _bridge(view: View, wire: WireLayout) -> Resources:
 
 
 def _whole(view: View, wire: WireLayout) -> Resources:
-    """Both ends, which are there for the wire alone, and what acts on packets at them."""
+    """Return both ends of the wire, and what acts on packets at them."""
     yield from _end(wire, wire.near)
     yield from _end(wire, wire.far)
     yield from _carrier(wire)
@@ -126,7 +126,7 @@ def _whole(view: View, wire: WireLayout) -> Resources:
 
 
 def _end(wire: WireLayout, end: VethEnd) -> Resources:
-    """A veth of the wire, and its MTU: that of what hangs on the wire."""
+    """Return a veth of the wire, with the MTU of the link."""
     _, resource = _thing(wire, end.name, Ip(None, ip.wire_end(wire, end), why=_why(wire), owner=wire.owner))
     # One that leads to another namespace is deleted by name, as that of a node's uplink is.
     within = resource.within if wire.ns == end.peer_ns else ()
@@ -148,7 +148,7 @@ def _end(wire: WireLayout, end: VethEnd) -> Resources:
 
 
 def _master(wire: WireLayout, name: IfName, bridge: IfName) -> Resources:
-    """A peer of the wire's ends becomes a port; a veth can be made with a master on one side alone."""
+    """Make the peer of an end a port, because a veth is made with a master on one side alone."""
     why = f"lead packets through {wire.title}"
     yield (
         ("master", wire.ns, name),
@@ -161,7 +161,7 @@ def _master(wire: WireLayout, name: IfName, bridge: IfName) -> Resources:
 
 
 def _carrier(wire: WireLayout) -> Resources:
-    """The ends of a broken wire are down, so that their peers see no carrier."""
+    """Set the ends of a broken wire down, so that their peers see no carrier."""
     for end in (wire.far, wire.near) if wire.broken else ():
         yield (
             ("carrier", wire.ns, end.name),
@@ -196,7 +196,7 @@ def _region_neighbours(layout: Layout, wire: WireLayout) -> Resources:
 
 
 def settle(old: Layout | None, new: Layout, changed: list[WireKey]) -> Iterator[tuple[NsName, IfName]]:
-    """The interfaces that have to carry packets when all is done: the ports of bridges before the bridges.
+    """Return the interfaces that the barrier waits for: ports of bridges before the bridges.
 
     A port whose carrier has come forwards once the link watch has seen it (br_port_carrier_check).
     """

@@ -23,7 +23,7 @@ class LabEvent:
     fields: Mapping[str, Any] = field(factory=dict)
 
     def to_line(self) -> str:
-        """The event as a line of events.jsonl."""
+        """Return the event as a line of events.jsonl."""
         head = {"opid": self.opid, "timestamp": self.timestamp, "kind": self.kind}
         return json.dumps({**head, **self.fields}, ensure_ascii=False) + "\n"
 

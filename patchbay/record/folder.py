@@ -33,12 +33,12 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def file_stem(text: str) -> str:
-    """`text` as a part of a file's name."""
+    """Return `text` as a part of a file's name."""
     return re.sub(r"[^\w.-]+", "-", text).strip("-.") or "lab"
 
 
 def new_folder(parent: Path, stem: str) -> Path:
-    """A new folder in `parent`, numbered where there is one of that name."""
+    """Make a folder in `parent`, numbered if there is one of that name."""
     parent.mkdir(parents=True, exist_ok=True)
     number = 1
     while True:
@@ -64,7 +64,7 @@ class LabFolder:
 
     @classmethod
     def timestamped(cls, outdir: Path, label: str) -> LabFolder:
-        """`<outdir>/<timestamp>-<label>`, as a lab opened from Python has it."""
+        """Make `<outdir>/<timestamp>-<label>`, the folder of a lab that was opened from Python."""
         stamp = datetime.now().strftime("%y%m%d-%H%M%S")
         return cls(new_folder(outdir, f"{stamp}-{file_stem(label)}"))
 
@@ -78,7 +78,7 @@ class LabFolder:
         write_json(self.path / "state.json", state)
 
     def node_file(self, node: str, name: str) -> Path:
-        """A file of a node's own folder, which is made."""
+        """Return the path of a file in a node's folder, which is made."""
         folder = self.path / "nodes" / node
         folder.mkdir(parents=True, exist_ok=True)
         return folder / name

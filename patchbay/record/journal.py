@@ -97,12 +97,12 @@ def _expand(change: Change, number: int, before: Sequence[Record]) -> Iterator[R
 
 
 def to_line(record: Record) -> str:
-    """The record as a line of commands.jsonl."""
+    """Return the record as a line of commands.jsonl."""
     return json.dumps(asdict(record), ensure_ascii=False) + "\n"
 
 
 def read_records(lines: Iterable[str]) -> list[Record]:
-    """The records of a commands.jsonl; a line that is still being written is left for later."""
+    """Return the records of a commands.jsonl; a line that is still being written is left for later."""
     return [_record(json.loads(line)) for line in lines if line.endswith("\n")]
 
 

@@ -118,8 +118,10 @@ def _comment_of(item: Item) -> str:
 
 
 def _shown_in_etc(item: Item) -> str:
-    """The lab's names are seen in /etc by everybody. A node's own are for its own processes alone,
-    which by hand have no mount namespace of their own to see them in."""
+    """Return the command that shows the lab's names in /etc.
+
+    A node's own names are for its own processes alone, which have no mount namespace by hand.
+    """
     folder, _, name = item.argv[-1].rpartition("/")
     if item.argv[0] != "tee" or folder != "/run/patchbay":
         return ""

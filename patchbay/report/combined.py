@@ -13,7 +13,7 @@ __all__ = ["as_combined_markdown", "as_combined_values", "as_junit", "status_of"
 
 
 def status_of(outcomes: Sequence[SimOutcome]) -> Status:
-    """Of a run: the worst that is in it."""
+    """Return the status of a run: the worst among its sims."""
     found = {outcome.status for outcome in outcomes}
     for status in (Status.FAILED, Status.INTERRUPTED, Status.RUNNING, Status.WAITING):
         if status in found:
@@ -22,7 +22,7 @@ def status_of(outcomes: Sequence[SimOutcome]) -> Status:
 
 
 def as_combined_values(run: str, outcomes: Sequence[SimOutcome], elapsed: float) -> dict[str, Any]:
-    """`combined-results.json`; `elapsed` is how long the whole run took, in seconds."""
+    """Return `combined-results.json`. `elapsed` is the time that the whole run took, in seconds."""
     return {
         "run": run,
         "status": status_of(outcomes),
@@ -33,7 +33,7 @@ def as_combined_values(run: str, outcomes: Sequence[SimOutcome], elapsed: float)
 
 
 def as_combined_markdown(run: str, outcomes: Sequence[SimOutcome]) -> str:
-    """`combined-results.md`."""
+    """Return `combined-results.md`."""
     lines = [f"# {run}: {status_of(outcomes)}", ""]
     lines += ["| sim | status | time | results |", "| --- | --- | ---: | --- |"]
     for outcome in outcomes:
@@ -47,7 +47,7 @@ def as_combined_markdown(run: str, outcomes: Sequence[SimOutcome]) -> str:
 
 
 def as_junit(run: str, outcomes: Sequence[SimOutcome]) -> str:
-    """The run as JUnit XML, a test case for each sim; what was not run to its end is `skipped`."""
+    """Return the run as JUnit XML, a test case for each sim; what was not run to its end is `skipped`."""
     suite = ElementTree.Element(
         "testsuite",
         name=run,
@@ -76,5 +76,5 @@ _NOT_JUDGED = (Status.WAITING, Status.RUNNING, Status.INTERRUPTED)
 
 
 def _xml(text: str) -> str:
-    """`text` without the control characters that XML 1.0 (section 2.2) cannot hold."""
+    """Return `text` without the control characters that XML 1.0 (section 2.2) cannot hold."""
     return "".join(c if c in "\n\t" or (c >= " " and not "\ud800" <= c <= "\udfff") else "�" for c in text)

@@ -15,7 +15,7 @@ __all__ = ["as_markdown", "as_values", "cell", "measured_lines", "time_in_words"
 
 
 def as_values(outcome: SimOutcome) -> dict[str, Any]:
-    """`results.json`: times in seconds, `duration` too."""
+    """Return `results.json`: times in seconds, `duration` too."""
     return {
         "sim": outcome.sim.name,
         "file": os.fspath(outcome.sim.file),
@@ -48,7 +48,7 @@ def _rounded(seconds: float | None) -> float | None:
 
 
 def time_in_words(seconds: float | None) -> str:
-    """A time that was measured, for people: "4.2 ms", "0.42 s"; "-" where there is none."""
+    """Return a time that was measured, for people: "4.2 ms", "0.42 s"; "-" where there is none."""
     if seconds is None:
         return "-"
     if seconds < 0.1:
@@ -58,7 +58,7 @@ def time_in_words(seconds: float | None) -> str:
 
 
 def measured_lines(outcome: SimOutcome) -> Iterator[str]:
-    """A line for each step that measured something."""
+    """Return a line for each step that measured something."""
     for step in outcome.steps:
         if words := ", ".join(_words(step.measured)) if step.measured else "":
             yield f"{step.planned.step.own_id or step.planned.path}: {words}"
@@ -88,7 +88,7 @@ def _scaled(amount: float, unit: str) -> str:
 
 
 def as_markdown(outcome: SimOutcome) -> str:
-    """`results.md`."""
+    """Return `results.md`."""
     lines = [f"# {outcome.sim.name}: {outcome.status}", ""]
     lines += ["| step | what | status | time | captured |", "| --- | --- | --- | ---: | --- |"]
     for step in outcome.steps:
@@ -103,5 +103,5 @@ def as_markdown(outcome: SimOutcome) -> str:
 
 
 def cell(text: str) -> str:
-    """A text as a cell of a Markdown table."""
+    """Return a text as a cell of a Markdown table."""
     return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|")

@@ -52,7 +52,7 @@ class RunFolder:
 
     @classmethod
     def create(cls, work_dir: Path, sims: Sequence[Sim], arguments: Sequence[str]) -> RunFolder:
-        """A new one, which `latest` then points to."""
+        """Make a folder, which `latest` then points to."""
         stamp = datetime.now().strftime("sim-%y%m%d-%H%M%S")
         folder = cls(new_folder(work_dir, stamp), sims, arguments)
         _point(work_dir / "latest", folder.path.name)
@@ -144,7 +144,7 @@ def _progress(outcome: SimOutcome) -> dict[str, Any]:
 
 
 def _names(sims: Sequence[Sim]) -> list[str]:
-    """A folder's name for each sim, numbered where two sims would share one."""
+    """Return a folder's name for each sim, numbered where two sims would share one."""
     names: list[str] = []
     for sim in sims:
         stem = name = file_stem(sim.name)

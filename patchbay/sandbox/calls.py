@@ -176,7 +176,7 @@ def _is_plain_function(function: object) -> bool:
 
 
 def _importable(module: ModuleType) -> bool:
-    """Whether another interpreter with our sys.path would find the same module under its name."""
+    """Return True if another interpreter with our sys.path finds the same module by its name."""
     try:
         spec = importlib.util.find_spec(module.__name__)
     except (ImportError, ValueError):

@@ -32,7 +32,7 @@ class Finding:
 
 
 async def examine() -> list[Finding]:
-    """Everything that labs need or would like, each with what was found."""
+    """Look at everything that labs need or can use. Return a finding for each."""
     return [
         *_machine(),
         *[await _tool(name) for name in (*host.TOOLS, "nsenter", "sysctl")],
@@ -156,7 +156,7 @@ async def _trial(
 
 
 def _emulator(netem: Finding) -> Finding:
-    """What links get their conditions from when nobody asks for another."""
+    """Tell which emulator acts on links by default."""
     if netem.good:
         return Finding("emulator", "netem, since the kernel has it")
     if os.path.exists("/proc/net/packet"):

@@ -56,7 +56,7 @@ def allowed() -> Iterator[None]:
 
 
 def inside() -> Scope | None:
-    """The block in which the calling code runs, in whatever thread."""
+    """Return the block in which the calling code runs, in whichever thread; None outside of any."""
     if scope := current.get():
         return scope
     if not _started_in:
@@ -152,7 +152,7 @@ def _is_address(host: str | bytes) -> bool:
 
 
 def _submit(pool: ThreadPoolExecutor, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-    """In place of `ThreadPoolExecutor.submit`: a pool's threads may be older than the block."""
+    """Replace `ThreadPoolExecutor.submit`, because a pool's threads may be older than the block."""
     scope = inside()
     if scope is None:
         return _really_submit(pool, fn, *args, **kwargs)
@@ -162,7 +162,7 @@ def _submit(pool: ThreadPoolExecutor, fn: Callable[..., Any], /, *args: Any, **k
 
 
 def _start_thread(thread: threading.Thread) -> None:
-    """In place of `Thread.start`, for whose event (`_thread.start_new_thread`) Python 3.11 has no hook."""
+    """Replace `Thread.start`, because Python 3.11 has no audit event for it."""
     scope = inside()
     # trio keeps its threads for other work later, and hands each piece of work its own context.
     target = getattr(thread, "_target", None)

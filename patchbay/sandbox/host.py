@@ -25,7 +25,7 @@ def tool_path() -> str:
 
 
 def which(name: str) -> str | None:
-    """Where the tool is, or None."""
+    """Return the path of a tool, or None."""
     return shutil.which(name, path=tool_path())
 
 
@@ -37,7 +37,7 @@ _LIMITS = {
 
 
 def lacks() -> list[Lack]:
-    """Everything that keeps this machine from running a lab, as far as can be told without trying."""
+    """Return everything that keeps this machine from running a lab, as far as files tell."""
     if sys.platform != "linux":
         return [Lack(f"a Linux kernel (this is {sys.platform})", "use patchbay-vm, or a Linux machine")]
     return [*_missing_tools(), *_forbidden_namespaces()]

@@ -1,4 +1,4 @@
-"""Whether the kernel has netem: tried in a lab, or told by the machine's files."""
+"""The question whether the kernel has netem: tried in a lab, or answered by the machine's files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ async def has_netem(sandbox: Sandbox) -> bool:
 
 
 def expected() -> bool:
-    """What a lab would find, without any privilege: netem is in this kernel, or a module of it."""
+    """Return True if netem is in this kernel or one of its modules, which needs no privilege to see."""
     modules = Path("/lib/modules") / platform.release()
     places = (Path("/proc/kallsyms"), modules / "modules.dep")
     return any(_mentions(place, "netem") for place in places)

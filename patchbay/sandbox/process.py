@@ -23,7 +23,7 @@ from patchbay.sandbox.view import NodeView, in_node
 
 __all__ = ["NodePopen", "NodeProcess", "spawn"]
 
-# After SIGTERM a process has so long to end by itself.
+# Seconds that a process has after SIGTERM to end by itself.
 GRACE = 2.0
 
 
@@ -52,7 +52,7 @@ class NodeProcess:
 
     @property
     def returncode(self) -> int | None:
-        """The exit status, minus the signal's number if one killed it; None while it runs."""
+        """Return the exit status: negative for the signal that killed the process, None while it runs."""
         if self._returncode is None and self._conversation.fileno() >= 0:
             try:
                 message, _ = wire.receive(self._conversation)
@@ -62,15 +62,19 @@ class NodeProcess:
         return self._returncode
 
     def _ended(self, message: wire.Message | None) -> None:
-        # No status: the agent died, and the kernel has killed what it had started.
+        if message is None:
+            # The agent reports every end, unless the agent itself has ended. Then the kernel kills what it
+            # started.
+            self._lost = self._channel.gone()
         status = message["status"] if message else int(signal.SIGKILL)
         self._returncode = os.waitstatus_to_exitcode(status)
         self._conversation.close()
-        if self._returncode == -signal.SIGKILL and not self._channel.alive:
-            self._lost = self._channel.gone()
 
     async def wait(self) -> int:
-        """Wait for its end; the exit status. Raises `LabDiedError` if it ended with the lab."""
+        """Wait for the end of the process and return its exit status.
+
+        Raises `LabDiedError` or `LabClosedError` if the process ended with the lab.
+        """
         code = await self._wait()
         if self._lost:
             raise self._lost
@@ -90,11 +94,11 @@ class NodeProcess:
         self._signal(number, group=False)
 
     def terminate(self) -> None:
-        """SIGTERM."""
+        """Send SIGTERM."""
         self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """Send SIGKILL."""
         self.send_signal(signal.SIGKILL)
 
     def _signal(self, signum: int, *, group: bool) -> None:
@@ -104,7 +108,7 @@ class NodeProcess:
                 wire.send(self._conversation, {"signal": [int(signum), group]})
 
     async def end(self) -> None:
-        """End it and its process group: SIGTERM, and SIGKILL for what has not ended 2 s later."""
+        """Send SIGTERM to the process and its group, and SIGKILL 2 s later to those that still run."""
         with trio.CancelScope(shield=True):
             try:
                 self._signal(signal.SIGTERM, group=True)
@@ -117,7 +121,7 @@ class NodeProcess:
                 self.close()
 
     def close(self) -> None:
-        """Let go of it: the agent kills what still runs."""
+        """Close the conversation and the streams. The agent kills a process that still runs."""
         self._conversation.close()
         for stream in (self.stdin, self.stdout, self.stderr):
             if isinstance(stream, trio.lowlevel.FdStream):
@@ -147,7 +151,7 @@ async def spawn(view: NodeView, what: Spawn, stdin: Any, stdout: Any, stderr: An
 
 
 class _Streams:
-    """The descriptors of a process to be, and the program's ends of its pipes."""
+    """The descriptors for a new process, and the program's ends of its pipes."""
 
     def __init__(self, stdin: Any, stdout: Any, stderr: Any) -> None:
         self._close_after: list[int] = []

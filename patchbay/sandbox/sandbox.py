@@ -38,7 +38,7 @@ class Channel:
         self._owner = owner
 
     def converse(self) -> socket.socket:
-        """A new conversation; non-blocking, and ended by closing it."""
+        """Open a conversation: a non-blocking socket, whose closing ends it."""
         mine, theirs = wire.pair()
         with theirs:
             try:
@@ -50,25 +50,25 @@ class Channel:
         return mine
 
     def send(self, sock: socket.socket, message: wire.Message, fds: tuple[int, ...] = ()) -> None:
-        """Say something in a conversation. Raises the lab's own error where the other side is gone."""
+        """Send a message in a conversation. Raises the lab's own error if the other side is gone."""
         try:
             wire.send(sock, message, fds)
         except (BrokenPipeError, ConnectionResetError):
             raise self.gone() from None
 
     async def request(self, message: wire.Message, fds: tuple[int, ...] = ()) -> wire.Message:
-        """Ask once and wait for the answer."""
+        """Send a request in a conversation of its own, and wait for the answer."""
         with self.converse() as sock:
             self.send(sock, message, fds)
             return (await self.answer(sock))[0]
 
     async def answer(self, sock: socket.socket) -> tuple[wire.Message, list[int]]:
-        """The next message of a conversation. Raises `OSError` where the other side reports one."""
+        """Wait for the next message of a conversation. Raises the error that the message reports."""
         await trio.lowlevel.wait_readable(sock)
         return self._checked(*wire.receive(sock))
 
     def request_now(self, message: wire.Message) -> wire.Message:
-        """Ask and wait without trio, for what is answered at once."""
+        """Send a request and wait without trio, for requests that take about a millisecond."""
         with self.converse() as sock:
             self.send(sock, message)
             return self.answer_now(sock)[0]
@@ -79,7 +79,7 @@ class Channel:
         return self.next_answer(sock)
 
     def next_answer(self, sock: socket.socket) -> tuple[wire.Message, list[int]]:
-        """Wait likewise, in a conversation in which that was done before."""
+        """Wait for the next message in a conversation whose waiting is bounded already."""
         try:
             message, fds = wire.receive(sock)
         except BlockingIOError:
@@ -93,13 +93,8 @@ class Channel:
             raise error
         return message, fds
 
-    @property
-    def alive(self) -> bool:
-        """Whether the lab's agent is there."""
-        return self._owner.alive
-
     def gone(self) -> PatchbayError:
-        """The error of who finds that it is not."""
+        """Return the error for a caller that finds no agent."""
         return self._owner.gone()
 
     def close(self) -> None:
@@ -107,7 +102,7 @@ class Channel:
 
 
 def _let_the_kernel_wait(sock: socket.socket) -> None:
-    """Bound the wait for messages by the kernel: Python would ask it twice for each."""
+    """Let the kernel bound the wait for messages, because Python would take two system calls for each."""
     sock.setblocking(True)
     bound = struct.pack("ll", int(_ANSWER_WITHIN), 0)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, bound)
@@ -209,7 +204,7 @@ class Sandbox:
         await self._expect("up")
 
     async def _meet(self) -> None:
-        """Learn of which process this is about: a child of this program, which has to be waited for."""
+        """Receive the process id of the agent's parent, which is a child of this program."""
         self.pid = (await self._expect("forked"))["forked"]
         self._pidfd = os.pidfd_open(self.pid)
 
@@ -224,7 +219,7 @@ class Sandbox:
         return message
 
     def gone(self) -> LabClosedError | LabDiedError:
-        """The error of who uses an agent that does not answer any more."""
+        """Return the error for a caller that finds no agent: the lab is closed, or the agent died."""
         if self._closing:
             return LabClosedError()
         words = self._last_words()

@@ -47,7 +47,7 @@ class Spawn:
 
     @property
     def args(self) -> list[str]:
-        """The command as text."""
+        """Return the command as text."""
         return [os.fsdecode(word) for word in self._argv]
 
     def request(self, ns: str, targets: Sequence[int], **more: Any) -> wire.Message:

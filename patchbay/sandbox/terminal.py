@@ -24,7 +24,7 @@ __all__ = ["on_terminal"]
 
 
 def on_terminal(conversation: socket.socket, what: Spawn, ns: str) -> int:
-    """Run the command with a terminal; its wait status."""
+    """Run the command with a terminal. Return its wait status."""
     master, slave = pty.openpty()
     _copy_size(master)
     wire.send(conversation, {"spawn": what.request(ns, (), tty=os.ttyname(slave))})
@@ -46,7 +46,7 @@ def _copy_size(master: int) -> None:
 
 @contextlib.contextmanager
 def _raw_terminal() -> Iterator[None]:
-    """The terminal passes every key on, until the block is left or this process is gone.
+    """Let the terminal pass every key on until the block is left or this process ends.
 
     A guard, forked for it, puts the settings back when its pipe closes: also after SIGKILL.
     """

@@ -116,7 +116,7 @@ class NodeView:
 
 
 def _namespace_of(fd: int) -> tuple[int, int] | None:
-    """What identifies the network namespace of a socket; None where it is none of ours."""
+    """Return what identifies the network namespace of a socket; None for a namespace that is not ours."""
     try:
         ns = fcntl.ioctl(fd, _SIOCGSKNS)
     except OSError:

@@ -41,7 +41,7 @@ _CHAINS = ("upnp_nat_chain", "upnp_forward_chain", "upnp_nat_postrouting_chain")
 
 
 def _argv(config: str) -> list[str]:
-    """The command, which stays in the foreground, logs to stderr (which must be read), and ends on SIGTERM.
+    """Return the command: it stays in the foreground, logs to stderr, which must be read, ends on SIGTERM.
 
     `-N` and not `enable_natpmp`, which is called `enable_pcp_pmp` in later versions. A pid file is made
     anyhow, and a stale one keeps it from starting; where none can be made, it goes on without (daemonize.c).
@@ -111,8 +111,10 @@ class PortMapper:
         return {"set": True}
 
     def _again(self, argv: list[str]) -> None:
-        """A start from nothing. What it mapped until its end is gone, or the next one would keep it for ever:
-        it takes rules that are there for mappings without an end (nftnlrdr.c, get_timestamp).
+        """Restart without mappings.
+
+        The rules of mappings are deleted first, because miniupnpd takes rules that it finds for mappings
+        without an end (nftnlrdr.c, get_timestamp).
         """
         if _parse(argv)["--config"] != self._config:
             raise OSError(errno.EINVAL, f"this one serves {self._config}")

@@ -16,7 +16,7 @@ _XOR_MAPPED_ADDRESS, _IPV4 = b"\x00\x20\x00\x08", b"\x00\x01"
 
 
 def answer(request: bytes, port: int, outside: IPv4Address) -> bytes | None:
-    """The answer to one who asks from `port`; None for what is no Binding request.
+    """Return the answer to one who asks from `port`; None for what is no Binding request.
 
     Its own port unchanged and answers to all of its questions make it a public address for miniupnpd
     (upnpstun.c, perform_stun), which does not ask where the answers with CHANGE-REQUEST come from.

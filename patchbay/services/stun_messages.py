@@ -93,7 +93,7 @@ Message = Request | Indication | Response | Refusal
 
 
 def encode(message: Message) -> bytes:
-    """The message in bytes, for a datagram or for a stream. Raises `ValueError` for what does not fit."""
+    """Return the message as bytes, for datagrams and streams. Raises `ValueError` if a value does not fit."""
     if len(message.transaction) != 12:
         raise ValueError(f"a transaction id has 12 bytes, found {len(message.transaction)}")
     kind, attributes = _contents(message)
@@ -159,13 +159,13 @@ def _crossed(value: bytes, transaction: bytes) -> bytes:
 
 
 def body_length(header: bytes) -> int | None:
-    """How many bytes follow a header of `HEADER` bytes on a stream; None if it is no header of STUN."""
+    """Return how many bytes follow a header on a stream; None if it is no header of STUN."""
     kind, length, cookie = struct.unpack_from("!HHI", header)
     return length if kind < 0x4000 and length % 4 == 0 and cookie == _COOKIE else None
 
 
 def decode(data: bytes) -> Message | None:
-    """The message that `data` is, exactly; None for anything else."""
+    """Return the message that `data` is, exactly; None for anything else."""
     if len(data) < HEADER or body_length(data[:HEADER]) != len(data) - HEADER:
         return None
     attributes = _attributes(data[HEADER:])
@@ -179,7 +179,7 @@ def decode(data: bytes) -> Message | None:
 
 
 def _attributes(body: bytes) -> dict[int, bytes] | None:
-    """By number; of those that come twice the first (RFC 8489 section 14)."""
+    """Return attributes by number. The first of several counts (RFC 8489 section 14)."""
     found: dict[int, bytes] = {}
     while body:
         number, length = struct.unpack_from("!HH", body)

@@ -116,7 +116,7 @@ async def _own_address(place: Place, endpoints: Sequence[Endpoint], notes: list[
 
 
 async def _ask_all(prober: Prober, servers: Sequence[Endpoint]) -> dict[Endpoint, Answer]:
-    """The answers of those who answer; once one tells of a second address, the others do not matter."""
+    """Ask all servers. Return their answers, up to the first that names a second address."""
     answers = dict[Endpoint, Answer]()
 
     async def one(server: Endpoint, nursery: trio.Nursery) -> None:
@@ -281,12 +281,12 @@ class _Tests:
 
 
 def _four(server: Endpoint, other: Endpoint | None) -> list[Endpoint]:
-    """Two addresses with two ports each; nothing if the server has but one."""
+    """Return two addresses with two ports each, or nothing if the server has one address."""
     return [(host, port) for host in (server[0], other[0]) for port in (server[1], other[1])] if other else []
 
 
 def _mapping(towards: Mapping[Endpoint, Endpoint | None]) -> Finding:
-    """By what one inside endpoint is mapped to, towards several remote ones (RFC 4787 section 4.1)."""
+    """Classify the mapping by outside endpoints towards several remote ones (RFC 4787 section 4.1)."""
     seen = [(remote, mapped) for remote, mapped in towards.items() if mapped]
     same = {True: list[bool](), False: list[bool]()}
     for (one, by_one), (two, by_two) in combinations(seen, 2):

@@ -37,7 +37,7 @@ class Place:
         return self.node.gone() if self.node else None
 
     async def bound(self, kind: int, local: Endpoint) -> trio.socket.SocketType:
-        """A socket at `local`; one of TCP shares its port with others that are made so. Raises `OSError`."""
+        """Return a socket at `local`. TCP sockets made here share their port. Raises `OSError`."""
         sock = self._socket(kind, local[0])
         try:
             if kind == STREAM:
@@ -57,13 +57,13 @@ class Place:
         return trio.socket.from_stdlib_socket(self.node.socket(family, kind))
 
     async def own_address(self, towards: Endpoint) -> str:
-        """The address from which packets to an endpoint would leave. Sends nothing. Raises `OSError`."""
+        """Return the source address of packets to an endpoint. Sends nothing. Raises `OSError`."""
         with self._socket(DATAGRAM, towards[0]) as sock:
             await sock.connect(towards)
             return endpoint_of(sock.getsockname())[0]
 
     async def look_up(self, host: str, port: int) -> Endpoint:
-        """The first address of a name, IPv4 first. Raises `socket.gaierror`."""
+        """Return the first address of a name, IPv4 first. Raises `socket.gaierror`."""
         with self.node.enter() if self.node else contextlib.nullcontext():
             found = await trio.socket.getaddrinfo(host, port, type=DATAGRAM)
         return min(

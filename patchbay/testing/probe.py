@@ -28,7 +28,7 @@ class Answer:
 
     @property
     def other(self) -> Endpoint | None:
-        """The server's second endpoint, if it tells one at another address and another port.
+        """Return the server's second endpoint, if it tells one at another address and another port.
 
         Servers exist that tell their own address, against RFC 5780 section 7.4, and so would make every
         filter look open.
@@ -53,7 +53,7 @@ class Pace:
 
     @classmethod
     def of(cls, rto: float, tries: int, longest_rtt: float = 0.0) -> Pace:
-        """The paces of a path; 0.3 s is for a path's jitter, where its round trip is short."""
+        """Return the paces of a path; 0.3 s is for a path's jitter, where its round trip is short."""
         asking = tuple(rto * 2**n for n in range(tries))
         return cls(asking, (*(rto / 2 for _ in range(tries - 1)), max(0.3, 4 * longest_rtt)))
 
@@ -81,7 +81,7 @@ class Inside(Protocol):
     def endpoint(self) -> Endpoint: ...
 
     async def ask(self, server: Endpoint) -> Answer | None:
-        """The server's answer; None if there is none."""
+        """Return the server's answer; None if there is none."""
 
 
 class Prober(Protocol):
@@ -90,12 +90,12 @@ class Prober(Protocol):
     pace: Pace
 
     async def inside(self) -> Inside:
-        """A fresh endpoint."""
+        """Return a fresh endpoint."""
         ...
 
     async def filtering(self, server: Endpoint, answer: Answer) -> Finding:
-        """What may come in to a fresh endpoint that has sent to `server` alone, of which `answer` came."""
+        """Find what may come in to a fresh endpoint that has sent to `server` alone, which gave `answer`."""
         ...
 
     async def hairpin(self, server: Endpoint) -> Hairpin | None:
-        """Whether two fresh endpoints reach each other by their mappings; None if they could not be told."""
+        """Return whether two fresh endpoints reach each other by their mappings; None if unknown."""

@@ -32,7 +32,7 @@ _AT_ONCE = 12
 
 
 async def punches(a: Device, b: Device, server: Endpoint, protocol: str = "udp") -> bool:
-    """Whether two devices connect by simultaneous open, told of each other by a STUN server that both reach.
+    """Return whether two devices connect by simultaneous open, introduced by a STUN server that both reach.
 
     By UDP each sends to the other's mapped endpoint four times, 0.1 s apart; by TCP each connects to it, for
     1.5 s, and listens. For paths of a lab without delay. Raises `trio.TooSlowError` if the server
@@ -95,7 +95,7 @@ async def measure_matrix(
     protocols: Sequence[str] = ("udp", "tcp"),
     done: Callable[[], None] = lambda: None,
 ) -> dict[tuple[str, str, str], bool]:
-    """(protocol, name, name) -> whether a device behind the one and one behind the other connect.
+    """Return, by (protocol, name, name), whether devices behind the two NATs connect.
 
     Opens a lab of its own, with two routers of each kind. Each pair is measured once, in the order of `nats`;
     `done` is called after each.

@@ -55,18 +55,18 @@ class NatReport:
 
     @property
     def port_preserved(self) -> bool:
-        """Whether fresh sockets mostly keep their port: one that is taken cannot be kept."""
+        """Return whether most fresh sockets keep their port, because a port that is taken cannot be kept."""
         return 2 * sum(inside == outside for inside, outside in self.observed) > len(self.observed)
 
     @property
     def port_range(self) -> tuple[int, int] | None:
-        """The lowest and the highest outside port that was seen."""
+        """Return the lowest and the highest outside port that was seen."""
         outside = [port for _, port in self.observed]
         return (min(outside), max(outside)) if outside else None
 
     @property
     def ports(self) -> str:
-        """A guess, by a handful of sockets: "preserve", "sequential" (each a little above the one before),
+        """Guess by a handful of sockets: "preserve", "sequential" (each a little above the one before),
         "block" (near to each other, in no order), "random", or "unknown".
 
         Ports given one after another out of a block look sequential: a block's size cannot be seen.
@@ -84,7 +84,7 @@ class NatReport:
 
     @property
     def name(self) -> str:
-        """What was found, in the words of the field."""
+        """Return the finding in the words of the field."""
         if self.blocked:
             return "blocked: no answer from any server"
         words = [self._mapping(), self._filtering()]
@@ -114,7 +114,7 @@ class NatReport:
 
     @property
     def lifetime(self) -> str:
-        """`udp_timeout` in words; empty where it was not measured."""
+        """Return `udp_timeout` in words; empty if it was not measured."""
         if self.udp_timeout is None:
             return ""
         low, high = self.udp_timeout
@@ -122,7 +122,7 @@ class NatReport:
         return f"idle UDP mappings last {bounds}"
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: all fields, what is derived from them, and no infinite number (null instead)."""
+        """Return all fields and what is derived from them, for JSON: null in place of an infinite number."""
         fields = attrs.asdict(self, recurse=False)
         if self.udp_timeout:
             fields["udp_timeout"] = [None if math.isinf(bound) else bound for bound in self.udp_timeout]

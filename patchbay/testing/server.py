@@ -31,16 +31,16 @@ class StunServers:
 
     @property
     def first(self) -> Endpoint:
-        """What a client is told of: the first address and port."""
+        """Return the endpoint for clients: the first address and port."""
         return self.endpoints[0]
 
     def changed(self, origin: Endpoint, *, address: bool, port: bool) -> Endpoint | None:
-        """What differs from `origin` in its address, its port, or both; None if there is no such endpoint."""
+        """Return the endpoint that differs from `origin` in address, port, or both; None if there is none."""
         place = self.endpoints.index(origin) ^ (2 * address + port)
         return self.endpoints[place] if place < len(self.endpoints) else None
 
     async def connect(self, origin: Endpoint, target: Endpoint) -> bool:
-        """Whether a TCP connection from one of `endpoints` to `target` comes about; it is closed at once.
+        """Return True if a TCP connection from one of `endpoints` to `target` succeeds; it is closed at once.
 
         Takes as long as the kernel tries, minutes where nothing answers: to be bounded by the caller.
         """
@@ -123,7 +123,7 @@ async def _serve_udp(
 def _answer(
     servers: StunServers, own: Endpoint, client: Endpoint, request: stun.Request
 ) -> tuple[Endpoint, stun.Message]:
-    """From where to answer, and what."""
+    """Return the endpoint to answer from, and the answer."""
     other = servers.changed(own, address=True, port=True)
     origin = servers.changed(own, address=request.change_address, port=request.change_port)
     # Without another address there is no other port either (RFC 5780 section 6.1).

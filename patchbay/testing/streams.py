@@ -12,7 +12,7 @@ _LONGEST_BODY = 2048  # bytes; messages of STUN have a few hundred at most
 
 
 async def receive(stream: trio.SocketStream) -> stun.Message | None:
-    """The next message of a connection (RFC 8489 section 6.2.2); None at its end, and for anything else."""
+    """Return the next message of a connection (RFC 8489 section 6.2.2); None at its end or for no message."""
     header = await _exactly(stream, stun.HEADER)
     length = stun.body_length(header) if header else None
     if header is None or length is None or length > _LONGEST_BODY:

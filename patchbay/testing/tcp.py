@@ -54,7 +54,7 @@ class TcpInside:
         return None
 
     async def connect(self, to: Endpoint) -> trio.socket.SocketType:
-        """A connection from this port, for as long as the prober lives. Raises `OSError`."""
+        """Connect from this port, for as long as the prober lives. Raises `OSError`."""
         sock = await self._prober.bound(self.endpoint[1])
         await sock.connect(to)
         return sock
@@ -136,7 +136,7 @@ class TcpProber:
         return came
 
     async def hairpin(self, server: Endpoint) -> Hairpin | None:
-        """Two ports that listen connect to each other's mapping: the listener gets it, or both open at
+        """Let two listening ports connect to each other's mapping: the listener gets it, or both open at
         once (RFC 5382 REQ-2, REQ-8).
         """
         pair = [await self.inside(), await self.inside()]
@@ -165,7 +165,7 @@ class TcpProber:
 
 @contextlib.asynccontextmanager
 async def open_tcp(place: Place, own: str, servers: StunServers | None = None) -> AsyncIterator[TcpProber]:
-    """A prober at an address of its own; its connections are there as long as the block lasts, so that
+    """Open a prober at an address of its own. Its connections last as long as the block, so that
     no mapping is given away again meanwhile.
     """
     with contextlib.ExitStack() as sockets:

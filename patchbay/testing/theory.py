@@ -46,7 +46,7 @@ class Expectation:
 
 
 def predict(nat: AnyNat, protocol: str = "udp") -> Expectation:
-    """What must be seen of a NAT by one protocol, behind an otherwise open path.
+    """Compute what must be seen of a NAT by one protocol, on an otherwise open path.
 
     A protocol that does not follow mapping and filtering (`NatConfig.protocols`) is taken for the least that
     RFC 4787 knows: everything depends on address and port, and nothing is said of ports.
@@ -67,7 +67,7 @@ def predict(nat: AnyNat, protocol: str = "udp") -> Expectation:
 
 
 def differences(expected: Expectation, found: NatReport) -> list[str]:
-    """In what a report is not as expected; empty if it is."""
+    """Return the differences between a report and what is expected."""
     wrong = [
         f"{name}: expected {wanted}, found {got}"
         for name in ("nat", "mapping", "filtering", "hairpin")
@@ -104,12 +104,12 @@ class _Side:
     filtering: Behavior
 
     def mapped(self, to: _Remote) -> _Remote:
-        """From where its packets to a remote endpoint are seen to come (section 4.1)."""
+        """Return the outside endpoint of packets to a remote endpoint (section 4.1)."""
         depends_on: dict[Behavior, tuple[object, ...]] = {_EI: (), _AD: (to.host,), _APD: (to.host, to.port)}
         return _Remote(self.host, depends_on[self.mapping])
 
     def lets_in(self, source: _Remote, at: _Remote, sent_to: Iterable[_Remote]) -> bool:
-        """Whether a packet from `source` to its mapping `at` gets to it (section 5).
+        """Return whether a packet from `source` to its mapping `at` gets to it (section 5).
 
         Address-dependent filtering asks whether the inside endpoint has sent to the address, by whatever
         mapping. Address and port-dependent filtering lets in what belongs to a session, which has both
@@ -123,7 +123,7 @@ class _Side:
 
 
 def connects(a: AnyNat, b: AnyNat, protocol: str = "udp") -> bool:
-    """Whether hole punching through a rendezvous server works between a host behind `a` and one behind `b`,
+    """Return whether hole punching by a rendezvous server connects a host behind `a` and a host behind `b`,
     two NATs with no NAT in common (RFC 5128 section 3.3, and 3.4 for TCP).
 
     Both have sent to the server, and are told of each other what the server saw. Each sends there again and

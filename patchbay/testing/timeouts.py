@@ -48,7 +48,7 @@ async def udp_timeout(
 async def _round(
     prober: UdpProber, asker: UdpInside, server: Endpoint, waits: Iterable[float]
 ) -> tuple[float, float]:
-    """The longest idle time after which a mapping was there, and the shortest after which one was gone."""
+    """Return the longest idle time that a mapping outlived, and the shortest that it did not."""
     low, high = -math.inf, math.inf
 
     async def measure(wait: float, nursery: trio.Nursery) -> None:
@@ -76,7 +76,7 @@ async def _round(
 async def _reached(
     prober: UdpProber, asker: UdpInside, inside: UdpInside, server: Endpoint, port: int
 ) -> bool:
-    """Whether the server's answer to a question of `asker` comes to the mapping of `inside`."""
+    """Return whether the server's answer to a question of `asker` comes to the mapping of `inside`."""
     request = stun.Request(os.urandom(12), response_port=port)
     with inside.awaiting(request.transaction) as awaited:
         for pause in prober.pace.silence:

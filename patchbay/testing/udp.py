@@ -59,7 +59,7 @@ class UdpInside:
 
     @contextlib.contextmanager
     def awaiting(self, transaction: bytes) -> Iterator[_Awaited]:
-        """What comes in with this transaction id, whoever sends it."""
+        """Collect what comes in with this transaction id, whoever sends it."""
         self._awaited[transaction] = awaited = _Awaited()
         try:
             yield awaited
@@ -82,7 +82,7 @@ class UdpInside:
         change_address: bool = False,
         change_port: bool = False,
     ) -> Answer | None:
-        """The answer to one request, sent again after each of `pauses` (seconds) but the last."""
+        """Return the answer to one request, sent again after each of `pauses` (seconds) but the last."""
         request = stun.Request(os.urandom(12), change_address, change_port)
         started = trio.current_time()
         with self.awaiting(request.transaction) as awaited:
@@ -131,7 +131,7 @@ class UdpProber:
         return _filtering(server, both=answers[True], port=answers[False])
 
     async def hairpin(self, server: Endpoint) -> Hairpin | None:
-        """Two sockets send to each other's mapping, again and again, until something comes in: filtering may
+        """Let two sockets send to each other's mapping until something comes in: filtering may
         ask that both have sent (RFC 4787 section 6).
         """
         pair = [await self.inside(), await self.inside()]
@@ -169,7 +169,7 @@ def _filtering(server: Endpoint, *, both: Answer | None, port: Answer | None) ->
 
 @contextlib.asynccontextmanager
 async def open_udp(place: Place, own: str) -> AsyncIterator[UdpProber]:
-    """A prober at an address of its own; its sockets are there as long as the block lasts, so that
+    """Open a prober at an address of its own. Its sockets last as long as the block, so that
     no mapping is given away again meanwhile.
     """
     with contextlib.ExitStack() as sockets:

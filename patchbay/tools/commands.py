@@ -238,7 +238,7 @@ class Describable(Protocol):
 
 
 def describe(command: Describable) -> str:
-    """The lines of shell that do what the command does, inside the lab."""
+    """Return the lines of shell that do what the command does, inside the lab."""
     if command.argv[0] == "pkill":
         # A process that has ended by itself is as good.
         return in_namespace(command.ns, command.argv) + " || :\n"
@@ -255,16 +255,16 @@ def describe(command: Describable) -> str:
 
 
 def heading(command: Describable) -> str:
-    """A comment that says what the command, and those after it with the same heading, are for."""
+    """Return a comment that says what the command, and those after it with the same heading, are for."""
     return f"\n# {' '.join(command.why.split())}\n"
 
 
 def in_namespace(ns: str | None, argv: tuple[str, ...]) -> str:
-    """The command line that runs `argv` in `ns`, for a shell inside the lab."""
+    """Return the command line that runs `argv` in `ns`, for a shell inside the lab."""
     enter = ("nsenter", f"--net=/run/netns/{ns}") if ns else ()
     return shlex.join((*enter, *argv))
 
 
 def by_hand(command: Command) -> str:
-    """The command as one would type it in a shell inside the lab, without its input."""
+    """Return the command as one would type it in a shell inside the lab, without its input."""
     return in_namespace(command.ns, command.argv)

@@ -81,7 +81,7 @@ def bridge_add(ns: NsName, lan: LanLayout) -> Args:
 
 
 def veth_add(ns: NsName, iface: IfaceLayout, master: int) -> Args:
-    """Both ends where they belong at once: moving a link costs 16 ms, making it there nothing.
+    """Make both ends in their namespaces at once, because moving a link costs 16 ms.
 
     `master` is the index of the bridge that the port belongs to.
     """
@@ -106,7 +106,7 @@ def veth_mtus(ns: NsName, iface: IfaceLayout) -> tuple[tuple[NsName, IfName, int
 
 
 def wire_bridge(wire: WireLayout, name: IfName, mac: str, index: int, *, up: bool) -> Args:
-    """Its frames are nobody's own; while it is down, what arrives at its ports goes no further.
+    """Make the bridge of a wire. While it is down, what arrives at its ports goes no further.
 
     Without ARP: it would answer for its router, as every interface of a host does.
     """
@@ -132,7 +132,7 @@ def link_master(name: IfName, bridge: IfName) -> Args:
 
 
 def link_gso(name: IfName, segments: int) -> Args:
-    """How many packets may travel as one."""
+    """Set how many packets may travel as one."""
     return ("link", "set", "dev", name, "gso_max_segs", str(segments))
 
 
@@ -164,7 +164,7 @@ def addr_del(address: Interface, dev: IfName) -> Args:
 
 
 def default_route(gateway: Address, dev: IfName) -> Args:
-    """`default` would be IPv4's, and a line of a batch cannot say `-6`."""
+    """Name the default route of a family, because `default` is IPv4's, and a batch cannot say `-6`."""
     everything = "::/0" if gateway.version == 6 else "default"
     return ("route", "add", everything, "via", str(gateway), "dev", dev)
 
@@ -178,7 +178,7 @@ def default_route_del(gateway: Address, dev: IfName) -> Args:
 
 
 def on_link(neighbour: Address, dev: IfName) -> Args:
-    """A neighbour that the address on `dev` does not tell of."""
+    """Add a route to a neighbour that no address on `dev` covers."""
     return ("route", "add", f"{neighbour}/{neighbour.max_prefixlen}", "dev", dev)
 
 
@@ -214,10 +214,10 @@ def route_del(route: RouteLayout) -> Args:
 
 
 def neigh_set(address: Address, mac: str, dev: IfName) -> Args:
-    """`replace`: the kernel may have learned that neighbour already, and `add` would fail."""
+    """Set a neighbour by `replace`, because `add` fails if the kernel has learned the neighbour already."""
     return ("neigh", "replace", str(address), "lladdr", mac, "dev", dev, "nud", "permanent")
 
 
 def neigh_forget(address: Address, dev: IfName) -> Args:
-    """`del` of one that is not there ends a whole batch, even with -force (ip/ipneigh.c: exit(2))."""
+    """Forget a neighbour. `del` of a missing one ends a batch, even with -force (ip/ipneigh.c: exit(2))."""
     return ("neigh", "flush", "to", str(address), "dev", dev, "nud", "permanent")

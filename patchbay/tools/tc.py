@@ -44,7 +44,7 @@ def _number(value: float | None) -> str:
 
 
 def netem_replace(dev: IfName, netem: Netem) -> Args:
-    """Every value is said, since `replace` leaves alone what is not (netem_change in sch_netem.c).
+    """Set every value, because `replace` keeps values that are not given (netem_change in sch_netem.c).
 
     The delay is never zero: netem takes a delayed packet out of its sender's account (skb_orphan_partial),
     as a real wire does; otherwise the sender's socket would feel the queue of the bucket below.
@@ -77,7 +77,7 @@ def root_del(dev: IfName) -> Args:
 
 
 def differences(wanted: Mapping[IfName, tuple[Netem, Tbf | None]], shown: str) -> list[str]:
-    """What `tc -j qdisc show` shows that is not what was asked for."""
+    """Return what `tc -j qdisc show` shows that is not what was asked for."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for qdisc in json.loads(shown or "[]"):
         found[qdisc.get("dev", ""), qdisc["kind"]] = qdisc.get("options", {})

@@ -22,5 +22,5 @@ class GuestTimeoutError(VmError):
 
 
 def tail(text: str, lines: int = 30) -> str:
-    """The end of a long output, where its error is."""
+    """Return the end of a long output, where its error is."""
     return "\n".join(text.rstrip().splitlines()[-lines:])

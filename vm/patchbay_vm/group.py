@@ -55,7 +55,7 @@ class Group:
 
 
 def _alive(group: int) -> bool:
-    """Whether any of it still runs; the dead may be left to reap for whoever adopts orphans."""
+    """Return whether any process of the group runs; others may have to reap those that ended."""
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             # After the name, which may hold anything: state, parent, group.
@@ -67,7 +67,7 @@ def _alive(group: int) -> bool:
 
 @contextlib.contextmanager
 def open_group(folder: str | os.PathLike[str]) -> Iterator[Group]:
-    """A group whose scratch folder is made in `folder`; both are gone after the block."""
+    """Open a group with a scratch folder in `folder`; both are gone after the block."""
     scratch = Path(tempfile.mkdtemp(prefix="patchbay-vm-", dir=folder))
     argv = ["sh", "-c", _WATCH, "sh", str(scratch)]
     null = subprocess.DEVNULL

@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def make_root(stage: Path, shares: Sequence[str]) -> None:
-    """The host's root below an overlay in memory, and in it what is shared, written through to the host."""
+    """Mount the host's root below an overlay in memory, and in it what is shared, written through."""
     mount("tmpfs", stage, "tmpfs")
     os.chdir(stage)
     for name in ("up", "work", "root"):
@@ -88,7 +88,7 @@ def mount(source: str, place: str | Path, kind: str, options: str = "", flags: i
 
 
 def settle() -> None:
-    """What a booted system has besides files."""
+    """Set up what a booted system has besides files."""
     for link, target in LINKS.items():
         Path(link).symlink_to(target)
     for device in ("fuse", "net/tun"):
@@ -99,7 +99,7 @@ def settle() -> None:
 
 
 def run(job: Mapping[str, Any]) -> int:
-    """The command to its end; then all that it left behind is ended too."""
+    """Run the command to its end, and end all that it left behind."""
     pipe = subprocess.PIPE
     try:
         process = subprocess.Popen(
@@ -143,7 +143,7 @@ def reap_until(wanted: int) -> int:
 
 
 def pump(source: int, line: str) -> None:
-    """A pipe between the command and the line: to a terminal, programs would write differently."""
+    """Copy from a pipe to the line, because programs write differently to a terminal."""
     with Path(line).open("wb", buffering=0) as terminal:
         tty.setraw(terminal.fileno())
         while data := os.read(source, 65536):

@@ -83,7 +83,7 @@ class Ingredients:
 
 
 def ingredients() -> Ingredients:
-    """What a kernel would be made from on this machine today."""
+    """Return what a kernel would be made from on this machine today."""
     _check_machine()
     return Ingredients(
         source=_said_by(["dpkg-query", "-W", "-f", "${Version}", SOURCE]),
@@ -94,13 +94,13 @@ def ingredients() -> Ingredients:
 
 
 def kernel_path(made_from: Ingredients | None = None) -> Path:
-    """Where the kernel is, once it was built."""
+    """Return the path that a built kernel has."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return cache / "patchbay" / "kernels" / (made_from or ingredients()).name / "linux"
 
 
 def build(say: Say = lambda _: None) -> Path:
-    """The kernel's path, at once if it is in the cache; else it is built, which takes minutes."""
+    """Return the kernel's path: at once if it is in the cache, else after a build of some minutes."""
     made_from = ingredients()
     target = kernel_path(made_from)
     if target.exists():
@@ -169,7 +169,7 @@ def _program(name: str, path: str) -> BaseCommand | None:
 
 @contextmanager
 def _locked(file: Path, say: Say) -> Iterator[None]:
-    """One build at a time; the lock goes with the process that holds it."""
+    """Let one build run at a time. The lock ends with the process that holds it."""
     with file.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -196,7 +196,7 @@ def _build(made_from: Ingredients, target: Path, say: Say) -> None:
 
 
 def _do(group: Group, argv: Sequence[str]) -> None:
-    """A step to its end; an error shows the end of what it said."""
+    """Run a step to its end. An error shows the end of its output."""
     log = group.scratch / "build.log"
     with log.open("wb") as output:
         # Without the session's variables: MAKEFLAGS of a `make` above us would change ours. Not by plumbum,
@@ -232,7 +232,7 @@ def _configure(group: Group, config: str) -> None:
 
 
 def _put(made: Path, target: Path) -> None:
-    """In one step, so that whoever sees a kernel sees all of it."""
+    """Put a file in place in one step, so that whoever sees a kernel sees all of it."""
     beside = target.with_name("linux.new")
     shutil.copy(made, beside)
     beside.rename(target)

@@ -51,7 +51,7 @@ def run(
     stdout: BinaryIO | None = None,
     stderr: BinaryIO | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """A command in a guest of its own, to its end; as in `subprocess`, a status of -N is the end by signal N.
+    """Run a command in a guest of its own to its end. As in `subprocess`, a status of -N means signal N.
 
     Output is captured, or written to `stdout` and `stderr` while it comes. `timeout` is in seconds and
     counts the guest's start too; `mem` is in MiB. The guest does not outlive the caller.
@@ -174,7 +174,7 @@ def _boot(group: Group, kernel: Path, mem: int, listeners: Sequence[_Listener]) 
 
 
 def _memory_folder(mem: int) -> str:
-    """Where the guest's memory is, a file without a name. Containers may have no use of /dev/shm."""
+    """Return the folder for the guest's memory, a file without a name. Containers may lack /dev/shm."""
     shm = os.statvfs("/dev/shm")
     fits = shm.f_bavail * shm.f_frsize >= mem << 20 and not shm.f_flag & os.ST_NOEXEC
     return "/dev/shm" if fits else "/var/tmp"

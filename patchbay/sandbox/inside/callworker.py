@@ -26,13 +26,13 @@ _LENGTH = struct.Struct(">Q")
 
 
 def frame(message: tuple[Any, ...]) -> bytes:
-    """A message as it travels."""
+    """Return a message as bytes: its length, and its pickle."""
     data = pickle.dumps(message)
     return _LENGTH.pack(len(data)) + data
 
 
 def read_frame(sock: socket.socket) -> Any:
-    """The next message; None at the end."""
+    """Read the next message. Return None at the end."""
     head = _read(sock, _LENGTH.size)
     return pickle.loads(_read(sock, _LENGTH.unpack(head)[0])) if head else None
 

@@ -59,7 +59,7 @@ def _checked(result: int, what: str) -> None:
 
 
 def unshare(flags: int) -> None:
-    """unshare(2): new namespaces for this process."""
+    """Call unshare(2): give this process new namespaces."""
     _checked(_libc.unshare(flags), "unshare")
 
 
@@ -72,7 +72,7 @@ def setns(fd: int, kind: int) -> None:
 
 
 def mount(source: str, target: str, kind: str | None, flags: int = 0, options: str | None = None) -> None:
-    """mount(2)."""
+    """Call mount(2)."""
     _checked(
         _libc.mount(
             os.fsencode(source),
@@ -94,17 +94,17 @@ def bind(source: str, target: str) -> None:
 
 
 def unmount(target: str) -> None:
-    """umount2(2) with MNT_DETACH: gone from the tree, and freed when nobody uses it any more."""
+    """Call umount2(2) with MNT_DETACH: the mount leaves the tree now, and is freed when nobody uses it."""
     _checked(_libc.umount2(os.fsencode(target), MNT_DETACH), f"umount {target}")
 
 
 def make_private() -> None:
-    """No mount made from here on is seen outside."""
+    """Keep every later mount from being seen outside."""
     mount("none", "/", None, MS_REC | MS_PRIVATE)
 
 
 def die_with_parent(signum: int) -> None:
-    """prctl(PR_SET_PDEATHSIG): be sent `signum` when the parent process is gone."""
+    """Ask for `signum` when the parent process ends: prctl(PR_SET_PDEATHSIG)."""
     _checked(_libc.prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signum), 0, 0, 0), "prctl")
 
 
@@ -121,7 +121,7 @@ def fork_sibling() -> int:
 
 
 def sync_carrier(sock: socket.socket, ifname: str) -> None:
-    """Make an interface's new carrier count now, instead of up to 1 s later.
+    """Make an interface's new carrier effective now, instead of up to 1 s later.
 
     A bridge's first carrier is not urgent for the kernel's link watch (net/core/link_watch.c), which
     works once a second, and until then its queue is `noop` and drops everything. Asking for the link

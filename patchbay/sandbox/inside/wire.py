@@ -69,7 +69,7 @@ def error_of(message: Message) -> Exception | None:
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
-    """The two ends of a new conversation."""
+    """Return the two ends of a new conversation."""
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 

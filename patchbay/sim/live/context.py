@@ -38,11 +38,11 @@ class LiveSim:
         self._logs: dict[tuple[str, Pipe], IO[bytes]] = {}
 
     def process_of(self, step_id: str) -> StepProcess:
-        """The process of the step of that id; the check of the file has seen to it that there is one."""
+        """Return the process of the step of that id, which exists because the file was checked."""
         return next(p for p in self.processes if p.outcome.planned.step.own_id == step_id)
 
     def log(self, node: str, pipe: Pipe) -> IO[bytes]:
-        """The file of what a node's commands print."""
+        """Return the file of what a node's commands print."""
         if (node, pipe) not in self._logs:
             path = self.lab.node(node).filepath(f"{pipe}.log")
             self._logs[node, pipe] = path.open("ab", buffering=0)
@@ -83,7 +83,7 @@ class StepContext:
     # -- what is asked for
 
     async def text(self, text: str) -> str:
-        """The text with its variables replaced; captures are waited for."""
+        """Return the text with its variables replaced; captures are waited for."""
         parts = parse(text, self._live.spellings)
         values = {part: (await self.value(part)).value for part in parts if isinstance(part, Ref)}
         return render(
@@ -95,16 +95,16 @@ class StepContext:
         return str(node.ip if part.version == 4 else node.ip6)
 
     async def command(self, step: CommandStep) -> tuple[list[str], dict[str, str]]:
-        """The command line and environment of a step, with every variable replaced."""
+        """Return the command line and environment of a step, with every variable replaced."""
         argv = [await self.text(word) for word in (*step.cmd, *step.args)]
         return argv, {name: await self.text(value) for name, value in step.env.items()}
 
     async def value(self, ref: Ref) -> Captured:
-        """The newest value of a capture, waiting for the first one. Raises `StepFailed`."""
+        """Return the newest value of a capture, waiting for the first one. Raises `StepFailed`."""
         return await self.capture(self._live.process_of(ref.id), ref.capture)
 
     async def capture(self, process: StepProcess, name: str) -> Captured:
-        """The same for a process."""
+        """Wait likewise for a capture of a process."""
         limit = self._step.planned.step.capture_timeout
         found, timed_out = None, True
         with trio.move_on_after(limit):
@@ -119,14 +119,14 @@ class StepContext:
         raise self.failed(f"{what}\n  looked for {looked_for} in its {capture.pipe}\n{process.evidence()}")
 
     def process_of(self, step_id: str) -> StepProcess:
-        """The process of an earlier step."""
+        """Return the process of an earlier step."""
         self._about = self._live.process_of(step_id)
         return self._about
 
     # -- what is done
 
     def process(self, step: CommandStep, argv: Sequence[str], env: Mapping[str, str]) -> StepProcess:
-        """A process of this step, yet to be run."""
+        """Return a process of this step, yet to be run."""
         assert step.device is not None
         node = self._live.lab.node(step.device)
         for pipe in Pipe:
@@ -151,20 +151,20 @@ class StepContext:
     # -- what goes wrong
 
     def failed(self, text: str) -> StepFailed:
-        """The failure of this step."""
+        """Return the failure of this step."""
         return StepFailed(f"{self._step.planned.label}: {text}")
 
     def too_slow(self, limit: float) -> StepFailed:
-        """The failure of this step when its timeout has passed."""
+        """Return the failure of this step when its timeout has passed."""
         about = f"\n{self.evidence()}" if self._about else ""
         return self.failed(f"not done within its timeout of {in_words(limit)}{about}")
 
     def evidence(self) -> str:
-        """The end of what the process printed that this step is about, empty if there is none."""
+        """Return the end of what the process printed that this step is about, empty if there is none."""
         return self._about.evidence() if self._about else ""
 
     def unmet(self, text: str) -> ExpectationFailed:
-        """The failure of this step's assertion."""
+        """Return the failure of this step's assertion."""
         return ExpectationFailed(f"{self._step.planned.label}: {text}")
 
 

@@ -81,7 +81,7 @@ class StepOutput:
         self._wake()
 
     async def wait_for(self, name: str) -> Captured | None:
-        """The newest value of a capture, waiting for the first; None if the command ended without one."""
+        """Wait for a capture and return its newest value; None if the command ended without one."""
         while name not in self.captured:
             if self.ended.is_set():
                 return None
@@ -89,11 +89,11 @@ class StepOutput:
         return self.captured[name]
 
     def tail(self, pipe: Pipe) -> str:
-        """The last lines of a stream."""
+        """Return the last lines of a stream."""
         return "\n".join(self._kept[pipe][-_TAIL_LINES:]).rstrip()[-_TAIL_CHARACTERS:]
 
 
 def _document_pipes(captures: Mapping[str, Capture]) -> frozenset[Pipe]:
-    """The streams that must be JSON: those that something is picked from."""
+    """Return the streams that must be JSON: those that something is picked from."""
     picked = frozenset(capture.pipe for capture in captures.values() if capture.pick is not None)
     return picked or frozenset({Pipe.STDOUT})

@@ -46,7 +46,7 @@ class StepProcess:
         self._env = env
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """From start to end. When cancelled, it and its process group are ended.
+        """Run the process to its end. Cancellation ends the process and its group.
 
         Raises `StepFailed` if it cannot be started, `LabDiedError` if it ends with its lab.
         """
@@ -84,7 +84,7 @@ class StepProcess:
             raise StepFailed(f"{self.outcome.planned.label}: {wrong}\n{self.evidence()}")
 
     def wrong_end(self) -> str:
-        """How it has ended otherwise than it should; empty if it runs or has ended well."""
+        """Return how it ended wrongly; empty while it runs, or if it ended well."""
         status, expected = self.outcome.exit, self.step.expect_exit
         if status is None:
             return ""
@@ -93,7 +93,7 @@ class StepProcess:
         return self.output.fault
 
     def evidence(self) -> str:
-        """The command and the end of its stderr, or of its stdout where stderr is empty."""
+        """Return the command and the end of its stderr, or of its stdout where stderr is empty."""
         shown = next((pipe for pipe in (Pipe.STDERR, Pipe.STDOUT) if self.output.tail(pipe)), Pipe.STDERR)
         lines = self.output.tail(shown).splitlines() or ["(nothing)"]
         return f"  command    {shlex.join(self.argv)}\n  {shown:<9}  " + "\n             ".join(lines)
@@ -109,7 +109,7 @@ def _how(status: int) -> str:
 
 
 async def _end_of(process: NodeProcess, pipes: Sequence[_OutputPipe]) -> int:
-    """Its exit status, its output taken meanwhile. Raises `LabDiedError`, which no nursery must wrap."""
+    """Wait for the exit status and read output meanwhile. Raises `LabDiedError`, never in a group."""
     status: int | LabDiedError
     async with trio.open_nursery() as nursery:
         for pipe in pipes:
@@ -134,7 +134,7 @@ class _OutputPipe:
         self._output = output
 
     def started(self) -> None:
-        """The command has its own copy of the other end by now."""
+        """Close the other end, of which the command has a copy by now."""
         os.close(self.theirs)
         self.theirs = -1
 

@@ -57,7 +57,7 @@ class Check:
 
 
 def parse_check(text: str) -> Check:
-    """The assertion that a text stands for. Raises `Unacceptable`."""
+    """Return the assertion that a text stands for. Raises `Unacceptable`."""
     left, op, value = (*text.strip().split(maxsplit=2), "", "", "")[:3]
     if op not in list(Op):
         raise Unacceptable(f"found {text!r}; {_ACCEPTED}")
@@ -73,14 +73,14 @@ def parse_check(text: str) -> Check:
 
 
 def number(text: str) -> Decimal:
-    """The number that a text is, and nothing else. Raises `NotANumber`."""
+    """Return the number that a text is, and nothing else. Raises `NotANumber`."""
     if not _NUMBER.fullmatch(text.strip()):
         raise NotANumber(f"{text!r} is not a number")
     return Decimal(text.strip())
 
 
 def holds(check: Check, seen: str) -> bool:
-    """Whether the assertion holds for a captured value; as text, but for the comparisons of numbers.
+    """Return whether the assertion holds for a captured value; as text, but for the comparisons of numbers.
 
     Raises `NotANumber`.
     """

@@ -49,7 +49,7 @@ class Capture:
     pick: str | None = None
 
     def problems(self, parser: Parser) -> Iterator[Problem]:
-        """What is wrong with it by itself, under paths relative to it."""
+        """Yield the problems of the capture by itself, under relative paths."""
         if (self.regex is None) == (self.pick is None):
             yield Problem("", "accepted: either `regex` or `pick`")
         if self.regex is not None:
@@ -72,7 +72,7 @@ class Captured:
 
 
 def scan_line(captures: Mapping[str, Capture], pipe: Pipe, number: int, line: str) -> dict[str, Captured]:
-    """What `regex` captures find in a line of output; lines count from 1."""
+    """Return what `regex` captures find in a line of output; lines count from 1."""
     found = {}
     for name, capture in captures.items():
         if capture.regex is None or capture.pipe is not pipe:
@@ -85,7 +85,7 @@ def scan_line(captures: Mapping[str, Capture], pipe: Pipe, number: int, line: st
 
 
 def scan_document(captures: Mapping[str, Capture], pipe: Pipe, text: str) -> dict[str, Captured]:
-    """What `pick` captures find in the whole output. Raises `NotJson`."""
+    """Return what `pick` captures find in the whole output. Raises `NotJson`."""
     try:
         document = json.loads(text)
     except json.JSONDecodeError as error:
@@ -101,7 +101,7 @@ def scan_document(captures: Mapping[str, Capture], pipe: Pipe, text: str) -> dic
 
 
 def matches(value: object, wanted: Mapping[str, Any]) -> bool:
-    """Whether a JSON value has all these keys with these values; tables inside likewise."""
+    """Return whether a JSON value has all these keys with these values; tables inside likewise."""
     if not wanted:
         return True
     return isinstance(value, dict) and all(
@@ -116,7 +116,7 @@ def _same(value: object, wanted: object) -> bool:
 
 
 def pick(document: Any, path: str) -> tuple[Any, str] | None:
-    """The value at a path such as ".a.b.0" and, to be shown, what it is a part of; None if there is none."""
+    """Return the value at a path such as ".a.b.0", and its surroundings to be shown; None without one."""
     value = around = document
     for step in path.removeprefix(".").split(".") if path.strip(".") else ():
         around = value

@@ -27,7 +27,7 @@ class _Declared:
 def check_steps(
     steps: Sequence[tuple[str, Step]], topology: Topology | None, unclear: Mapping[str, str] | None
 ) -> list[Problem]:
-    """Every dangling name and duplicate id of the steps, each (path, step), as they stand in the file.
+    """Return every dangling name and duplicate id of the steps, each (path, step), in the file's order.
 
     `topology` is None where it is not known. `unclear` has the places, by id, of steps that could not be
     read, or not whole; it is None where not even their ids are known. What may be theirs is not judged.
@@ -90,7 +90,7 @@ class _Checker:
             yield Problem(path, f"in '{ref}': {_no_capture(found, ref.capture)}")
 
     def _find(self, index: int, path: str, name: str, *, own: bool = False) -> _Declared | Problem | None:
-        """The step of that id; None where that cannot be judged."""
+        """Return the step of that id; None where that cannot be judged."""
         found = self._declared.get(name)
         if self._unclear is None or {name, name.rpartition("-")[0]} & self._unclear.keys():
             return None

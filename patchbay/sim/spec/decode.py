@@ -38,19 +38,19 @@ class SimTable:
 
 
 def not_yet(path: str, what: str = "") -> Problem:
-    """The problem of something that this version does not have."""
+    """Return the problem of something that this version does not have."""
     return Problem(path, f"{what}{' ' if what else ''}is not available in this version of patchbay")
 
 
 def converter() -> cattrs.Converter:
-    """The converter of lab files, and durations."""
+    """Return the converter of lab files, and durations."""
     made = make_converter()
     made.register_structure_hook(Seconds, lambda value, _: parse_duration(value))
     return made
 
 
 def _structured(made: cattrs.Converter, table: Mapping[str, Any], wanted: type[Any], path: str) -> Any:
-    """(value, []) or (None, its problems)."""
+    """Return (value, []) or (None, its problems)."""
     try:
         return made.structure(table, wanted), []
     except Exception as error:
@@ -61,7 +61,7 @@ def _structured(made: cattrs.Converter, table: Mapping[str, Any], wanted: type[A
 
 
 def decode_sim(made: cattrs.Converter, table: object) -> tuple[SimTable, list[Problem]]:
-    """`[sim]`, as far as it can be read, and its problems."""
+    """Read `[sim]`, and its problems."""
     if not isinstance(table, Mapping):
         return SimTable(), [Problem("sim", f"found {describe_value(table)}; accepted: a table")]
     sim, problems = SimTable(), []
@@ -84,7 +84,7 @@ class Decoded:
 
 
 def decode_step(made: cattrs.Converter, table: object, path: str) -> Decoded:
-    """The step in a table, with everything that is wrong with it by itself."""
+    """Return the step in a table, with everything that is wrong with it by itself."""
     if not isinstance(table, Mapping):
         return Decoded(None, [Problem(path, f"found {describe_value(table)}; accepted: a table")])
     missing = [not_yet(f"{path}.{key}") for key in table if key in _KEYS_NOT_YET]
@@ -104,7 +104,7 @@ def decode_step(made: cattrs.Converter, table: object, path: str) -> Decoded:
 
 
 def _readable_part(made: cattrs.Converter, table: Mapping[str, Any], kind: type[Step]) -> Step | None:
-    """The step without the keys that cannot be read: what it says of others can be checked all the same."""
+    """Return the step without the keys that cannot be read, so that its references can be checked."""
     required = {"cmd": ["?"]} if issubclass(kind, CommandStep) else {}
     problems = _structured(made, {**required, **table}, kind, "")[1]
     wrong = {re.split(r"[.\[]", problem.path)[0] for problem in problems}
@@ -118,7 +118,7 @@ def _below(path: str, problem: Problem) -> Problem:
 
 
 def _kind_of(table: Mapping[str, Any], path: str, *, quiet: bool) -> tuple[type[Step] | None, list[Problem]]:
-    """The kind of a step; `quiet` if what stands for an action is missing for a known reason."""
+    """Return the kind of a step; `quiet` if what stands for an action is missing for a known reason."""
     action = table.get("action", "run" if "cmd" in table else None)
     if action is None:
         accepted = "accepted: `action`, or `cmd` for a run"

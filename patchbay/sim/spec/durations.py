@@ -17,7 +17,7 @@ _WORTH = (3600.0, 60.0, 1.0, 0.001)
 
 
 def parse_duration(value: object) -> Seconds:
-    """The seconds that a duration stands for. Raises `Unacceptable` for anything but such a string."""
+    """Return the seconds that a duration stands for. Raises `Unacceptable` for anything but such a string."""
     match = _DURATION.fullmatch(value) if isinstance(value, str) and value else None
     if match is None:
         raise Unacceptable(
@@ -28,7 +28,7 @@ def parse_duration(value: object) -> Seconds:
 
 
 def in_words(seconds: float) -> str:
-    """A duration as a user would write it, to the millisecond: 90.0 is "1m30s"."""
+    """Return a duration as a user would write it, to the millisecond: 90.0 is "1m30s"."""
     left = round(seconds * 1000)
     text = ""
     for unit, size in (("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)):

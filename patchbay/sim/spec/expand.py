@@ -22,7 +22,7 @@ __all__ = ["expand"]
 def expand(
     steps: Sequence[tuple[str, Step]], counts: Mapping[str, int], spellings: Spellings
 ) -> tuple[list[PlannedStep], list[Problem]]:
-    """The steps, each (path, step), written out; `counts` by device, `spellings` know the bare names too."""
+    """Return the steps, each (path, step), written out. `counts` is by device; `spellings` are of nodes."""
     repeated = {
         step.own_id: step.device for _, step in steps if step.own_id and step.device and step.device in counts
     }

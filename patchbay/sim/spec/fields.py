@@ -43,22 +43,22 @@ class Rewriter(Protocol):
 
     @property
     def device(self) -> str | None:
-        """The device that the repetition is aimed at."""
+        """Return the device that the repetition is aimed at."""
 
     def own_id(self, name: str) -> str:
-        """The id of the repetition."""
+        """Return the id of the repetition."""
         ...
 
     def one(self, where: str, ref: Ref) -> Ref:
-        """A capture that is named at a path of the step, where only one can be meant."""
+        """Replace a capture that is named at a path of the step, where only one is possible."""
         ...
 
     def many(self, ref: Ref) -> list[Ref]:
-        """The same where several can be meant."""
+        """Replace a capture where several are possible."""
         ...
 
     def text(self, where: str, text: str) -> str:
-        """A text with variables, at a path of the step."""
+        """Replace the variables of a text at a path of the step."""
         ...
 
 
@@ -67,7 +67,7 @@ class Declares(Protocol):
 
     @property
     def declares(self) -> dict[str, Capture]:
-        """The captures that others may ask it for."""
+        """Return the captures that others may ask it for."""
         ...
 
 
@@ -252,18 +252,18 @@ _KEY = "patchbay"
 
 
 def says(kind: Kind) -> dict[str, Kind]:
-    """The metadata of a field of that kind."""
+    """Return the metadata of a field of that kind."""
     return {_KEY: kind}
 
 
 def kind_of(metadata: Mapping[Any, Any]) -> Kind:
-    """The kind of the field with that metadata."""
+    """Return the kind of the field with that metadata."""
     kind: Kind = metadata.get(_KEY, _PLAIN)
     return kind
 
 
 def _some_ref(text: str) -> Ref | None:
-    """The capture that a text names, None where it names none."""
+    """Return the capture that a text names, None where it names none."""
     try:
         return parse_ref(text)
     except Unacceptable:
@@ -271,7 +271,7 @@ def _some_ref(text: str) -> Ref | None:
 
 
 def _some_check(text: str) -> Check | None:
-    """The assertion that a text stands for, None where it stands for none."""
+    """Return the assertion that a text stands for, None where it stands for none."""
     try:
         return parse_check(text)
     except Unacceptable:
@@ -279,6 +279,6 @@ def _some_check(text: str) -> Check | None:
 
 
 def unknown_capture(name: str, known: Mapping[str, Capture]) -> str:
-    """The message for a capture that a step does not declare."""
+    """Return the message for a capture that a step does not declare."""
     listed = f"it captures: {', '.join(known)}{did_you_mean(name, known)}" if known else "it captures nothing"
     return f"unknown capture '{name}'; {listed}"

@@ -27,7 +27,7 @@ class _Project:
 
 
 def load_sims(named: Sequence[Path], cwd: Path) -> list[Sim]:
-    """The sims in what is named, or in what the project names if nothing is.
+    """Return the sims in what is named, or in what the project names if nothing is.
 
     Raises `SpecError` with every problem of every file.
     """
@@ -77,7 +77,7 @@ def _sims_in(place: Path) -> list[Path]:
 
 
 def _project(cwd: Path) -> list[Path]:
-    """What the nearest `patchbay.toml`, here or further up, names."""
+    """Return the sims that the nearest `patchbay.toml`, here or further up, names."""
     candidates = (folder / _PROJECT_FILE for folder in (cwd, *cwd.parents))
     file = next((candidate for candidate in candidates if candidate.is_file()), None)
     if file is None:

@@ -53,7 +53,7 @@ class Spellings:
 
     @classmethod
     def of(cls, devices: Iterable[str], others: Iterable[str]) -> Spellings:
-        """Each by its name, and upper case with '_' for other characters; a name as it is wins."""
+        """Map each node by its name, and by its upper-case name with '_'; the name as written wins."""
         named = list(devices)
         as_is = {name: name for name in named}
         spelled = {env_name(name): name for name in reversed(named)} | as_is
@@ -63,7 +63,7 @@ class Spellings:
 
 
 def parse(text: str, spellings: Spellings) -> tuple[Part, ...]:
-    """`text` cut into plain text and variables."""
+    """Cut `text` into plain text and variables."""
     return tuple(part for part in _parts(text, spellings) if part != "")
 
 
@@ -88,7 +88,7 @@ def _parts(text: str, spellings: Spellings) -> Iterator[Part]:
 
 
 def _longest(text: str, at: int, names: Iterable[str]) -> str:
-    """The longest of `names` that stands at `at` and ends there; else the word that stands there."""
+    """Return the longest of `names` that stands at `at` and ends there; else the word that stands there."""
     fitting = (
         name
         for name in names
@@ -126,12 +126,12 @@ def _known(wrong: str, spelled: Mapping[str, str]) -> str:
 
 
 def faults(parts: Iterable[Part]) -> list[str]:
-    """What is wrong with the variables of a text."""
+    """Return the problems of the variables of a text."""
     return [part.message for part in parts if isinstance(part, _Fault)]
 
 
 def render(parts: Iterable[Part], value_of: Callable[[NodeAddress | Ref], str]) -> str:
-    """The text with each variable replaced by its value."""
+    """Return the text with each variable replaced by its value."""
     return "".join(value_of(part) if isinstance(part, NodeAddress | Ref) else _plain(part) for part in parts)
 
 
@@ -140,7 +140,7 @@ def _plain(part: str | _Fault) -> str:
 
 
 def unparse(parts: Iterable[Part]) -> str:
-    """The text as a user would write it."""
+    """Return the text as a user would write it."""
     return "".join(_written(part) for part in parts)
 
 

@@ -26,7 +26,7 @@ __all__ = ["load_sim"]
 
 
 def load_sim(path: Path) -> Sim:
-    """The sim in a file. Raises `SpecError` with all its problems."""
+    """Return the sim in a file. Raises `SpecError` with all its problems."""
     table = read_toml(path)
     if not is_sim(table):
         hint = f"to hold its lab open: patchbay inspect {path}"
@@ -50,7 +50,7 @@ class _Loader:
         self.problems: list[tuple[Path, Problem]] = []
 
     def located(self) -> list[Problem]:
-        """The problems, each with its file in its path: a topology may stand in another one."""
+        """Return the problems, each with its file in its path: a topology may stand in another one."""
         return [
             Problem(f"{file}:{problem.path}" if problem.path else str(file), problem.message)
             for file, problem in sorted(self.problems, key=lambda found: _place(found[1]))
@@ -97,7 +97,7 @@ class _Loader:
         return topology
 
     def _structured(self, raw: Iterable[RawStep]) -> list[tuple[str, Step]]:
-        """The steps that can be read, each (path, step)."""
+        """Return the steps that can be read, each (path, step)."""
         steps = []
         for each in raw:
             decoded = decode_step(self._converter, each.table, each.path)

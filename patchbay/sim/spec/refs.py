@@ -28,7 +28,7 @@ class Ref:
 
 
 def parse_ref(text: str) -> Ref:
-    """The capture that `id.capture` names. Raises `Unacceptable`."""
+    """Return the capture that `id.capture` names. Raises `Unacceptable`."""
     name, dot, capture = text.partition(".")
     if not dot or not _NAME.fullmatch(name) or not _NAME.fullmatch(capture):
         raise Unacceptable(f"found {text!r}; accepted: id.capture")

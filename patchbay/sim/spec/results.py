@@ -25,7 +25,7 @@ class Results:
     metrics: dict[str, str] = field(factory=dict)
 
     def named(self) -> Iterator[tuple[str, str]]:
-        """(path relative to the table, capture) of all that are set."""
+        """Yield (path relative to the table, capture) for all that are set."""
         for name in ("duration", "up_bytes", "down_bytes", "latency_ms"):
             if (capture := getattr(self, name)) is not None:
                 yield name, capture
@@ -33,7 +33,7 @@ class Results:
             yield f"metrics.{name}", capture
 
     def with_names(self, renamed: Callable[[str, str], str]) -> Results:
-        """The results with each capture, given with its path, under another name."""
+        """Return the results with each capture, given with its path, under another name."""
         metrics = {name: renamed(f"metrics.{name}", capture) for name, capture in self.metrics.items()}
         plain = {name: capture for name, capture in self.named() if not name.startswith("metrics.")}
         return Results(**{name: renamed(name, capture) for name, capture in plain.items()}, metrics=metrics)
@@ -51,7 +51,7 @@ class Measured:
 
 
 def measure(results: Results, value_of: Callable[[str], str | None]) -> tuple[Measured, list[str]]:
-    """The results, and what is wrong with those that are missing; `value_of` gives what was captured.
+    """Return the results, and what is wrong with those that are missing; `value_of` gives what was captured.
 
     One's own metrics may be texts, the others must be numbers.
     """

@@ -68,12 +68,12 @@ class BaseStep:
 
     @property
     def own_id(self) -> str | None:
-        """The id by which others know the step."""
+        """Return the id by which others know the step."""
         return self.id
 
     @property
     def declares(self) -> dict[str, Capture]:
-        """The captures that others may ask the step for."""
+        """Return the captures that others may ask the step for."""
         return {}
 
     def describe(self) -> str:
@@ -87,11 +87,11 @@ class BaseStep:
         return self._of_fields(lambda kind, name, value: kind.problems(name, value, self))
 
     def texts(self) -> Iterator[tuple[str, str]]:
-        """Yield (path, text) of everything in which variables are replaced."""
+        """Return (path, text) of everything in which variables are replaced."""
         return self._of_fields(lambda kind, name, value: kind.texts(name, value))
 
     def refs(self) -> Iterator[tuple[str, Ref]]:
-        """Yield (path, capture) of every capture that is named outside of texts, as far as it can be read."""
+        """Return (path, capture) of every readable capture that is named outside of texts."""
         return self._of_fields(lambda kind, name, value: kind.refs(name, value))
 
     def rewritten(self, rewriter: Rewriter) -> Self:
@@ -201,7 +201,7 @@ class AssertStep(BaseStep):
 
     @property
     def all_checks(self) -> tuple[str, ...]:
-        """`check` and `checks`."""
+        """Return `check` and `checks` together."""
         return (*([] if self.check is None else [self.check]), *self.checks)
 
     def problems(self) -> Iterator[Problem]:
@@ -235,12 +235,12 @@ class PlannedStep:
 
     @property
     def label(self) -> str:
-        """How messages name it: step[3] 'iperf' (run on client)."""
+        """Return the step as messages name it: step[3] 'iperf' (run on client)."""
         name = f" '{self.step.own_id}'" if self.step.own_id else ""
         return f"{self.path}{name} ({self.step.describe()})"
 
     @property
     def title(self) -> str:
-        """The same without its place: iperf (run on client)."""
+        """Return the step without its place: iperf (run on client)."""
         words = self.step.describe()
         return f"{self.step.own_id} ({words})" if self.step.own_id else words

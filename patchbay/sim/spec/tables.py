@@ -32,7 +32,7 @@ class RawStep:
 
     @property
     def id(self) -> str | None:
-        """Its id, if it has a readable one."""
+        """Return its id, if it has a readable one."""
         own = self.table.get("id") if isinstance(self.table, Mapping) else None
         return own if isinstance(own, str) else None
 
@@ -50,7 +50,7 @@ def top_level_problems(table: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def raw_steps(table: Mapping[str, Any]) -> tuple[list[RawStep], list[Problem]]:
-    """The steps of a file, and what is wrong where there are none."""
+    """Return the steps of a file, and what is wrong where there are none."""
     found = table.get("step", [])
     if not isinstance(found, list) or not found:
         what = "a sim without steps" if isinstance(found, list) else f"found {describe_value(found)}"

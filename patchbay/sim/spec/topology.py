@@ -29,16 +29,16 @@ class Topology:
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """What a step's `device` may name."""
+        """Return what a step's `device` may name."""
         return (*self.devices, *self.routers, *self.counts)
 
     @property
     def spellings(self) -> Spellings:
-        """How a sim may write them; counted devices also by their bare name."""
+        """Return the spellings of nodes in a sim; counted devices also by their bare name."""
         return Spellings.of((*self.devices, *self.counts), self.routers)
 
     def lacks_address(self, node: str, version: int) -> bool:
-        """Whether a node is known to have no address of that IP version."""
+        """Return whether a node is known to have no address of that IP version."""
         known = self.layout.node(f"{node}-0" if node in self.counts else node) if self.layout else None
         if known is None:
             return False
@@ -50,7 +50,7 @@ class Topology:
 
 
 def check_topology(draft: Draft) -> tuple[Topology | None, list[Problem]]:
-    """The topology of a draft, and all its problems; None where nothing is known of it."""
+    """Return the topology of a draft, and all its problems; None where nothing is known of it."""
     problems: list[Problem] = []
     layout = None
     try:
