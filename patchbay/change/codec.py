@@ -21,7 +21,7 @@ from patchbay.change.nodes import Add, RemoveDevice, RemoveRouter
 from patchbay.change.policies import FlushNat, SetFirewall, SetNat
 from patchbay.config.converter import describe_value
 from patchbay.config.encode import fields_of, lab_table
-from patchbay.config.lab_file import draft_lab
+from patchbay.config.lab_file import draft_part
 from patchbay.errors import Problem, SpecError, did_you_mean
 
 __all__ = ["CHANGES", "from_record", "from_table", "to_table"]
@@ -65,7 +65,7 @@ def _read(table: Mapping[str, Any], kinds: Mapping[str, type[Change]]) -> Change
         raise SpecError([Problem("action", f"{found}; accepted: {', '.join(kinds)}{hint}")])
     fields = {key: value for key, value in table.items() if key != "action"}
     if kinds[action] is Add:
-        draft = draft_lab(fields)
+        draft = draft_part(fields)
         if draft.problems:
             raise SpecError(draft.problems)
         return Add(draft.spec)

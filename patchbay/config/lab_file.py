@@ -13,6 +13,7 @@ from attrs import evolve, field, frozen
 
 from patchbay.config.converter import collect, describe_value, shared_converter, unknown_key
 from patchbay.config.draft import Draft
+from patchbay.config.regions import with_named_regions
 from patchbay.errors import Problem, SpecError
 from patchbay.model.lab import (
     DeviceSpec,
@@ -25,7 +26,7 @@ from patchbay.model.lab import (
 )
 from patchbay.model.link import Impairment, LinkCondition
 
-__all__ = ["TOPOLOGY_KEYS", "draft_lab", "read_lab", "read_toml"]
+__all__ = ["TOPOLOGY_KEYS", "draft_lab", "draft_part", "read_lab", "read_toml"]
 
 MOST_DEVICES = 10_000
 
@@ -98,10 +99,16 @@ def read_lab(source: Path | Mapping[str, Any]) -> Draft:
 
 
 def draft_lab(table: Mapping[str, Any], source: str | None = None, folder: Path | None = None) -> Draft:
-    """Return the lab in a TOML table, with the problems of the table.
+    """Return the whole lab in a TOML table, with the problems of the table.
 
-    Files that the table names are looked for in `folder` (default: the folder of `source`).
+    Files that the table names are looked for in `folder` (default: the folder of `source`). Regions come into
+    being by being named.
     """
+    return with_named_regions(draft_part(table, source, folder))
+
+
+def draft_part(table: Mapping[str, Any], source: str | None = None, folder: Path | None = None) -> Draft:
+    """Return what a TOML table adds to a lab that may have regions already."""
     reader = _Reader(folder or (Path(source).parent if source else None))
     spec = LabSpec(
         routers=reader.routers(table.get("router")),

@@ -9,7 +9,7 @@ from patchbay.errors import Problem
 from patchbay.layout.find import known, names_of
 from patchbay.layout.layout import Layout, Network, RouterKind
 from patchbay.layout.wires import combined
-from patchbay.model.lab import DeviceSpec, LabSpec, RouterSpec
+from patchbay.model.lab import MTU_MOST, MTU_V4, MTU_V6, DeviceSpec, LabSpec, RouterSpec
 from patchbay.model.link import PERFECT, merged
 from patchbay.model.names import env_name, iface_name_problem, node_name_problem, private_folder_problem
 from patchbay.model.nat import config_of
@@ -17,11 +17,6 @@ from patchbay.model.presets import resolve
 
 __all__ = ["check", "device_path", "in_build_order"]
 
-
-# RFC 791 and RFC 8200 section 5; the upper end is veth's (drivers/net/veth.c: ETH_MAX_MTU).
-MTU_V4 = 68
-MTU_V6 = 1280
-MTU_MOST = 65535
 
 # RFC 6890 and RFC 4291: this host, loopback, link-local, multicast, reserved.
 _NOT_FOR_HOSTS: tuple[Network, ...] = (
@@ -162,7 +157,8 @@ def in_build_order(routers: Iterable[RouterSpec]) -> list[RouterSpec]:
 def _mtu(mtu: int | None, versions: Iterable[int], path: str) -> Iterator[Problem]:
     least = MTU_V6 if 6 in versions else MTU_V4
     if mtu is not None and not least <= mtu <= MTU_MOST:
-        yield Problem(f"{path}.mtu", f"found {mtu}; accepted: {least} to {MTU_MOST} bytes")
+        why = f" (IPv6 needs {MTU_V6}: RFC 8200 section 5)" if MTU_V4 <= mtu < least else ""
+        yield Problem(f"{path}.mtu", f"found {mtu}; accepted: {least} to {MTU_MOST} bytes{why}")
 
 
 def device_path(device: DeviceSpec) -> str:

@@ -13,6 +13,9 @@ from patchbay.model.link import PERFECT, Impairment, LinkCondition, merged
 from patchbay.model.nat import Nat, NatConfig
 
 __all__ = [
+    "MTU_MOST",
+    "MTU_V4",
+    "MTU_V6",
     "DeviceSpec",
     "IfaceSpec",
     "IpSupport",
@@ -25,6 +28,11 @@ __all__ = [
     "RouterSpec",
     "links_by_latency",
 ]
+
+# Bytes. RFC 791 and RFC 8200 section 5; the upper end is veth's (drivers/net/veth.c: ETH_MAX_MTU).
+MTU_V4 = 68
+MTU_V6 = 1280
+MTU_MOST = 65535
 
 
 class NatV6(StrEnum):

@@ -10,6 +10,7 @@ from patchbay.layout.layout import (
     RouterKind,
     RouterLayout,
 )
+from patchbay.model.lab import MTU_V6
 from patchbay.model.names import IfName
 from patchbay.plan.parts import address_resource, neighbour, route_resource
 from patchbay.plan.resources import GONE, Key, Phase, Resource, Resources
@@ -164,7 +165,9 @@ def _port(view: View, node: NodeLayout, iface: IfaceLayout) -> tuple[Key, Resour
 
 def _configuration(node: NodeLayout) -> Resources:
     if isinstance(node, RouterLayout):
-        for name in (node.lan.bridge, *(iface.name for iface in node.ifaces)):
+        # Below 1280 bytes an interface has no IPv6 settings: addrconf_notify in net/ipv6/addrconf.c.
+        uplinks = (iface.name for iface in node.ifaces if iface.mtu is None or iface.mtu >= MTU_V6)
+        for name in (node.lan.bridge, *uplinks):
             why, setting = f"let {title(node)} speak IPv6 on its own interfaces", ip.no_ipv6(name)
             yield (
                 ("sysctl", node.ns, setting),

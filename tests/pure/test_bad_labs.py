@@ -53,13 +53,20 @@ BAD = {
         DEVICE,
         ("device.d.eth0.gateway", "unknown router 'r'; there is none yet"),
     ),
-    "an unknown region": (
-        f"[region.eu]\n{ROUTER}region = 'us'",
-        ("router[0].region", "unknown region 'us'; known: eu"),
+    "a misspelt region that has a table": (
+        f"[region.europe]\n{ROUTER}region = 'eurpoe'",
+        (
+            "router[0].region",
+            "found 'eurpoe', which looks like 'europe'; "
+            "accepted: 'europe', or 'eurpoe' with a table [region.eurpoe]",
+        ),
     ),
-    "a region where there is none": (
-        f"{ROUTER}region = 'eu'",
-        ("router[0].region", "unknown region 'eu'; there is none yet"),
+    "a region that others spell otherwise": (
+        f"[region.us]\nlatencies = {{ Asia = 3 }}\n{ROUTER}region = 'asia'\n{SECOND}region = 'asia'",
+        (
+            "region.us.latencies",
+            "found 'Asia', which looks like 'asia'; accepted: 'asia', or 'Asia' with a table [region.Asia]",
+        ),
     ),
     "a region beside an upstream": (
         f"[region.eu]\n{ROUTER}{SECOND}upstream = 'r'\nregion = 'eu'",
@@ -112,7 +119,10 @@ BAD = {
     ),
     "an MTU below what IPv6 needs": (
         f"{ROUTER}mtu = 1279\nip_support = 'v6-only'",
-        ("router[0].mtu", "found 1279; accepted: 1280 to 65535 bytes"),
+        (
+            "router[0].mtu",
+            "found 1279; accepted: 1280 to 65535 bytes (IPv6 needs 1280: RFC 8200 section 5)",
+        ),
     ),
     "an MTU above what veth takes": (
         f"{ROUTER}mtu = 65536",
@@ -121,7 +131,10 @@ BAD = {
     "an MTU below what one of a device's interfaces needs": (
         f"{ROUTER}ip_support = 'dual-stack'\n{SECOND}"
         "[device.d]\nmtu = 1000\n[device.d.eth0]\ngateway = 'r'\n[device.d.eth1]\ngateway = 's'",
-        ("device.d.mtu", "found 1000; accepted: 1280 to 65535 bytes"),
+        (
+            "device.d.mtu",
+            "found 1000; accepted: 1280 to 65535 bytes (IPv6 needs 1280: RFC 8200 section 5)",
+        ),
     ),
     "an IPv4 network below an IPv6 router": (
         f"{ROUTER}ip_support = 'v6-only'\ndownstream_cidr = '10.0.0.0/24'",
@@ -203,6 +216,13 @@ GOOD = {
     ),
     "a count of one": f"{ROUTER}[device.d]\ncount = 1\n{DEVICE}",
     "regions alone": "[region.eu]\n[region.us]",
+    "regions that are named by routers, latencies and links alone": (
+        f"[region.us]\nlatencies = {{ eu = 80 }}\n{ROUTER}region = 'asia'\n"
+        "[[region-link]]\na = 'africa'\nb = 'oceania'\nlatency_ms = 1"
+    ),
+    "regions with names that are near": (
+        f"[region.eu1]\n[region.us]\n{ROUTER}region = 'eu2'\n{SECOND}region = 'uk'"
+    ),
     "the least and the greatest MTU": f"{ROUTER}mtu = 68\n{SECOND}mtu = 65535",
     "the largest prefix length": f"{ROUTER}downstream_cidr = '10.0.0.0/30'\n{DEVICE}",
 }
