@@ -23,12 +23,18 @@ def plan(
     """
     from attrs import evolve
 
+    from patchbay.config.lab_file import read_toml
+    from patchbay.config.topology_file import is_sim
     from patchbay.layout.allocate import lay_out
     from patchbay.plan.change import between
     from patchbay.plan.text import as_text
 
     with errors_end_plainly():
         layout = lay_out(read_topology(file))
+        if is_sim(read_toml(file)):
+            from patchbay.sim.spec.load import load_sim
+
+            load_sim(file)  # its steps have to be right as well
     if emulator is Emulator.AUTO and layout.wires:
         from patchbay.sandbox.netem import expected
 

@@ -79,12 +79,14 @@ def _words(measured: Measured) -> Iterator[str]:
 
 
 def _scaled(amount: float, unit: str) -> str:
-    """With SI prefixes, of powers of 1000."""
-    for prefix in ("", "k", "M", "G"):
-        if amount < 1000:
-            return f"{amount:.3g} {prefix}{unit}"
+    """Return an amount with three digits and an SI prefix, of powers of 1000: 1.00 Gbit/s, and 20 B."""
+    if amount < 999.5:
+        return f"{amount:.0f} {unit}"
+    for prefix in "kMGT":
         amount /= 1000
-    return f"{amount:.4g} T{unit}"
+        if amount < 999.5:
+            return f"{f'{amount:#.3g}'.rstrip('.')} {prefix}{unit}"
+    return f"{amount:.0f} T{unit}"
 
 
 def as_markdown(outcome: SimOutcome) -> str:

@@ -197,6 +197,17 @@ def test_a_bad_file_is_told_plainly_and_nothing_is_left(tmp_path: Path, command:
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_plan_refuses_a_sim_whose_steps_run_would_refuse(tmp_path: Path, lab_file: Path) -> None:
+    sim = tmp_path / "sim.toml"
+    step = '\n[[step]]\naction = "run"\ndevice = "laptop"\ncmd = ["true"]\n'
+    sim.write_text(lab_file.read_text() + step)
+    assert call("plan", sim, cwd=tmp_path).returncode == 0
+    sim.write_text(lab_file.read_text() + step.replace('"laptop"', '"lptop"'))
+    done = call("plan", sim, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "step[0].device" in done.stderr and "did you mean 'laptop'" in done.stderr
+
+
 @pytest.mark.parametrize("command", ["plan", "trace", "inspect", "run"])
 def test_a_file_that_is_not_there_ends_the_process_plainly(cli: Cli, command: str) -> None:
     done = cli(command, "none.toml")

@@ -29,8 +29,12 @@ def names(files: list[Path]) -> list[str]:
     return [file.stem for file in files]
 
 
-def test_a_folder_means_the_sims_directly_in_it(project: Path) -> None:
-    assert names(sim_files([project / "sims"], project)) == ["a", "b"]
+def test_a_folder_means_the_sims_in_it_and_below_but_no_topologies_and_nothing_hidden(project: Path) -> None:
+    sims = project / "sims"
+    for folder in ("nat/home", ".patchbay-work", "nat/topos"):
+        (sims / folder).mkdir(parents=True)
+        write_sim(sims / folder, RUN, name="c")
+    assert sim_files([sims], project) == [sims / "a.toml", sims / "b.toml", sims / "nat/home/c.toml"]
 
 
 def test_each_sim_is_meant_once_in_the_order_of_the_names(project: Path) -> None:
@@ -65,8 +69,9 @@ def test_without_names_and_project_there_is_nothing_to_run(tmp_path: Path) -> No
 
 
 def test_a_folder_without_sims_is_refused(project: Path) -> None:
-    with pytest.raises(SpecError, match="no sim in this folder"):
-        sim_files([project], project)
+    (project / "empty").mkdir()
+    with pytest.raises(SpecError, match="no sim in this folder or below"):
+        sim_files([project / "empty"], project)
 
 
 def test_the_problems_of_all_files_are_told_together(project: Path) -> None:

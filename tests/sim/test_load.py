@@ -120,3 +120,13 @@ def _toml(table: dict[str, object]) -> str:
     text = "".join(f"{json.dumps(key)} = {value(inner)}\n" for key, inner in table.items())
     tomllib.loads(text)
     return text
+
+
+def test_a_file_of_shared_definitions_is_called_what_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "shared.toml"
+    file.write_text('[[step-template]]\nname = "ping"\ncmd = ["ping"]\n[[binary]]\nname = "x"\npath = "x"\n')
+    with pytest.raises(
+        SpecError, match=r"holds definitions for sims \(binary, step-template\): it has no"
+    ) as e:
+        load_sim(file)
+    assert "lab file" not in str(e.value)

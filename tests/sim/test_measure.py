@@ -1,3 +1,6 @@
+import pytest
+
+from patchbay.report.results import _words
 from patchbay.sim.spec.results import Measured, Results, measure
 
 SEEN = {".s": "1.5", ".us": "2500000", ".bytes": "1000", ".rate": "1e3", ".kind": "direct", ".big": "1e999"}
@@ -29,3 +32,18 @@ def test_what_is_missing_or_no_number_is_left_out_and_told() -> None:
         "results.latency_ms: '.kind' is 'direct', which is not a number",
         "results.metrics.m: nothing was captured as '.no'",
     ]
+
+
+@pytest.mark.parametrize(
+    ("bytes_in_a_second", "words"),
+    [
+        (0, "0 B, 0 bit/s"),
+        (20, "20 B, 160 bit/s"),
+        (2_500_000, "2.50 MB, 20.0 Mbit/s"),
+        (124_950_000, "125 MB, 1.00 Gbit/s"),
+        (125_000_000_000, "125 GB, 1.00 Tbit/s"),
+        (10**16, "10000 TB, 80000 Tbit/s"),
+    ],
+)
+def test_amounts_have_three_digits_and_a_unit_that_fits(bytes_in_a_second: int, words: str) -> None:
+    assert f"up {words}, in 1.00 s" in ", ".join(_words(Measured(up_bytes=bytes_in_a_second, duration=1)))

@@ -69,11 +69,17 @@ def _located(error: SpecError) -> Iterable[Problem]:
 def _sims_in(place: Path) -> list[Path]:
     if not place.is_dir():
         return [place]
-    files = [file for file in sorted(place.glob("*.toml")) if is_sim(read_toml(file))]
+    found = (file for file in sorted(place.rglob("*.toml")) if _may_hold_sims(file.parent.relative_to(place)))
+    files = [file for file in found if is_sim(read_toml(file))]
     if not files:
-        message = "no sim in this folder; accepted: one with *.toml files that have [sim] or [[step]]"
+        message = "no sim in this folder or below; accepted: *.toml files that have [sim] or [[step]]"
         raise SpecError([Problem("", message)], str(place))
     return files
+
+
+def _may_hold_sims(folder: Path) -> bool:
+    """Return False for folders of topologies, and for hidden ones such as .patchbay-work."""
+    return not any(part == "topos" or part.startswith(".") for part in folder.parts)
 
 
 def _project(cwd: Path) -> list[Path]:

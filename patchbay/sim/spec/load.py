@@ -19,7 +19,7 @@ from patchbay.sim.spec.decode import converter, decode_sim, decode_step
 from patchbay.sim.spec.expand import expand
 from patchbay.sim.spec.sim import Sim
 from patchbay.sim.spec.steps import Step, WaitForStep
-from patchbay.sim.spec.tables import RawStep, raw_steps, top_level_problems
+from patchbay.sim.spec.tables import SHARED_KEYS, RawStep, raw_steps, top_level_problems
 from patchbay.sim.spec.topology import Topology, check_topology
 
 __all__ = ["load_sim"]
@@ -29,14 +29,22 @@ def load_sim(path: Path) -> Sim:
     """Return the sim in a file. Raises `SpecError` with all its problems."""
     table = read_toml(path)
     if not is_sim(table):
-        hint = f"to hold its lab open: patchbay inspect {path}"
-        message = f"is a lab file: it has no [sim] and no [[step]]; accepted: a sim file; {hint}"
-        raise SpecError([Problem("", message)], str(path))
+        raise SpecError([Problem("", _what_it_is(path, table))], str(path))
     loader = _Loader(path, table)
     sim = loader.load()
     if loader.problems:
         raise SpecError(loader.located(), None)
     return sim
+
+
+def _what_it_is(path: Path, table: Mapping[str, Any]) -> str:
+    """Return the message about a file that is no sim."""
+    why = "it has no [sim] and no [[step]]; accepted: a sim file"
+    if shared := sorted(SHARED_KEYS & table.keys()):
+        return (
+            f"holds definitions for sims ({', '.join(shared)}): {why}, which may name this one in [[extends]]"
+        )
+    return f"is a lab file: {why}; to hold its lab open: patchbay inspect {path}"
 
 
 class _Loader:

@@ -18,9 +18,11 @@ from patchbay.config.topology_file import SIM_KEYS
 from patchbay.errors import Problem
 from patchbay.sim.spec.decode import not_yet
 
-__all__ = ["RawStep", "raw_steps", "top_level_problems"]
+__all__ = ["SHARED_KEYS", "RawStep", "raw_steps", "top_level_problems"]
 
-_NOT_YET = frozenset({"extends", "matrix", "binary", "prepare", "step-template", "step-group"})
+# Definitions that a file of its own may hold for several sims.
+SHARED_KEYS = frozenset({"binary", "prepare", "step-template", "step-group"})
+_NOT_YET = SHARED_KEYS | {"extends", "matrix"}
 
 
 @frozen
