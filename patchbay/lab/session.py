@@ -33,7 +33,7 @@ class Session:
         self.died: LabDiedError | None = None
 
     def view(self, node: NodeLayout, layout: Layout) -> NodeView:
-        """Return the view of a node. Blocks for 2 ms when it has to be made."""
+        """Return the view of a node. Blocks for 1 ms when it has to be made."""
         if node.ns not in self._views:
             self._views[node.ns] = NodeView(self.sandbox, node.name, node.ns, userland(layout, node))
         return self._views[node.ns]

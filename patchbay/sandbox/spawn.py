@@ -19,7 +19,7 @@ Variables = Mapping[str, Word] | Mapping[bytes, Word]
 Folder = Word
 
 # Python ignores these for itself, and `subprocess` gives them back to programs (restore_signals).
-_IGNORED_BY_PYTHON = {signal.SIGPIPE, signal.SIGXFSZ}
+_GIVEN_BACK = {signal.SIGPIPE, signal.SIGXFSZ}
 
 
 class Spawn:
@@ -39,8 +39,10 @@ class Spawn:
         if isinstance(argv, str | bytes | os.PathLike) or not argv:
             raise TypeError(f"argv must be a list such as ['ping', '-c1', host], not {argv!r}")
         self._argv = [_encoded(word) for word in argv]
-        given: dict[Any, Word] = {**os.environ, **(env or {})}
-        self._env = {_name(name): _encoded(value) for name, value in given.items()}
+        given: Mapping[Any, Word] = env or {}
+        own = {_name(name): _encoded(value) for name, value in given.items()}
+        # As bytes, because to encode an environment again takes as long as to start a process in a node.
+        self._env = {**os.environb, **own}
         self._cwd = _encoded(os.path.abspath(cwd) if cwd is not None else os.getcwd())
         # Root in a lab is root already, and a lab with one id cannot set any.
         self._account = account if account is not None and account.uid != 0 else None
@@ -82,9 +84,14 @@ def _name(name: str | bytes) -> bytes:
 
 
 def _ignored_signals() -> list[int]:
-    """Return the signals that this program ignores, and so do the programs that it starts (execve(2))."""
-    return [
-        int(signum)
-        for signum in signal.valid_signals() - _IGNORED_BY_PYTHON
-        if signal.getsignal(signum) is signal.SIG_IGN
-    ]
+    """Return the signals that this program ignores, and so do the programs that it starts (execve(2)).
+
+    The kernel's mask is read (proc(5)), because to ask Python for each signal takes four times as long.
+    """
+    status = os.open("/proc/self/status", os.O_RDONLY)
+    try:
+        _, _, rest = os.read(status, 1 << 16).partition(b"SigIgn:")
+    finally:
+        os.close(status)
+    mask = int(rest.split(maxsplit=1)[0], 16)
+    return [number for number in range(1, 65) if mask >> (number - 1) & 1 and number not in _GIVEN_BACK]

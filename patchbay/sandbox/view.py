@@ -37,9 +37,9 @@ def in_node(node: str, error: OSError) -> OSError:
 
 
 class NodeView:
-    """A node as its processes and sockets see it: its machine, started before the first of them.
+    """A node as its processes and sockets see it: prepared before the first of them.
 
-    Starting it takes 2 ms. `namespace` identifies the node's network namespace as the kernel does.
+    `namespace` identifies the node's network namespace as the kernel does.
     """
 
     def __init__(self, sandbox: Sandbox, node: str, ns: str, userland: Userland) -> None:

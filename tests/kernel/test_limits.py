@@ -189,3 +189,32 @@ def test_a_name_of_the_lab_wins_whatever_the_machines_nsswitch_says(tmp_path: Pa
     done = run([*prefix, sys.executable, "-c", LOOK_UP], text=True)
     assert done.stdout.split()[:2] == ["192.0.2.1", "db.lab"], done.stderr
     assert "('192.0.2.1', 80)" in done.stdout
+
+
+# -- programs below /run, as on NixOS
+
+RUN_PROGRAM = f"""
+import trio, patchbay
+
+async def main():
+    async with patchbay.open_lab({HOME!r}) as lab:
+        done = await lab.device("laptop").run(["of-the-test"], capture_stdout=True)
+        print(done.stdout.decode())
+
+trio.run(main)
+"""
+
+
+def test_programs_in_folders_of_path_below_run_are_found(tmp_path: Path) -> None:
+    program = tmp_path / "of-the-test"
+    program.write_text("#!/bin/sh\necho found\n")
+    program.chmod(0o755)
+    mounted = (
+        'mount -t tmpfs none /run && mkdir -p /run/system/sw && mount --bind "$1" /run/system/sw && shift'
+    )
+    prefix = ["unshare", "--mount", "--propagation=private", "sh", "-c", f'{mounted} && exec "$@"', "sh"]
+    if os.geteuid() != 0:
+        prefix[1:1] = ["--user", "--map-root-user"]
+    env = os.environ | {"PATH": f"{os.environ['PATH']}:/run/system/sw"}
+    done = run([*prefix, str(tmp_path), sys.executable, "-c", RUN_PROGRAM], text=True, env=env)
+    assert done.stdout.strip() == "found", done.stderr

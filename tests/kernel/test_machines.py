@@ -265,8 +265,7 @@ async def test_a_private_folder_that_is_not_there_is_named_when_the_node_is_used
         device = await lab.add_device("d", uplink=await lab.add_router("r"), private=["/no/such/folder"])
         with pytest.raises(FileNotFoundError, match=r"in 'd': .*private folder.*/no/such/folder"):
             await device.run(["true"])
-        with pytest.raises(FileNotFoundError, match=r"private folder"):
-            device.socket()
+        device.socket().close()  # which takes a network alone
         await lab.router("r").run(["true"])
 
 

@@ -110,7 +110,7 @@ class Agent(Server):
     # -- nodes
 
     def open(self, conversation: Conversation, request: dict[str, Any], _fds: list[int]) -> None:
-        """Start the machine of a node, before its first process or socket."""
+        """Prepare a node, before its first process or socket."""
         self.nodes.open(request["ns"], request["userland"])
         conversation.reply({"open": True})
 
@@ -149,7 +149,6 @@ class Agent(Server):
     def popen(self, conversation: Conversation, request: dict[str, Any], fds: list[int]) -> None:
         """Have the agent's parent start a process that is a child of the program, and answer for itself."""
         machine = self.nodes.machine(request["ns"])
-        machine.wait_until_up()
         wire.send(self._parent, request, (conversation.sock.fileno(), machine.pidfd, *fds))
         conversation.hand_over()
 
@@ -228,13 +227,13 @@ class Agent(Server):
 def _pid_in_node(pid: int) -> int:
     """Return the number that a process has in its own pid namespace: the last of its numbers (proc(5))."""
     pidfd = os.pidfd_open(pid)
-    try:
-        with open(f"/proc/self/fdinfo/{pidfd}") as file:
-            numbers = next((line.split()[1:] for line in file if line.startswith("NSpid:")), [])
-    finally:
-        os.close(pidfd)
+    file = os.open(f"/proc/self/fdinfo/{pidfd}", os.O_RDONLY)
+    _, _, numbers = os.read(file, 1024).partition(b"NSpid:")
+    os.close(file)
+    os.close(pidfd)
     # A process that has ended already has no numbers any more.
-    return int(numbers[-1]) if numbers and int(numbers[-1]) > 0 else pid
+    number = int(numbers.split()[-1]) if numbers else -1
+    return number if number > 0 else pid
 
 
 def _plain(found: Any) -> Any:

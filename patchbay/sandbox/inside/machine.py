@@ -13,7 +13,6 @@ import socket
 from typing import Any
 
 from patchbay.sandbox.inside import kernel
-from patchbay.sandbox.inside.defaults import set_defaults
 from patchbay.sandbox.inside.mounts import mount_machine, own_proc
 from patchbay.sandbox.inside.programs import find_tool
 
@@ -29,7 +28,7 @@ _FOREVER = str(2**31 - 1)  # seconds
 class Machine:
     """A machine that runs. `userland` is the message form of `patchbay.plan.userland.Userland`."""
 
-    def __init__(self, ns: str, userland: dict[str, Any]) -> None:
+    def __init__(self, ns: str, network: int, userland: dict[str, Any]) -> None:
         """Start the machine, and stay in its namespaces: the caller leaves them. Raises `OSError`.
 
         This process prepares all that it can, because a fork pays for each page that it touches.
@@ -39,13 +38,17 @@ class Machine:
         self._files: dict[str, str] = {}
         self._own_names = ""
         self.show(userland)
-        enter_network(ns)
+        kernel.setns(network, kernel.CLONE_NEWNET)
         kernel.unshare(MACHINE & ~kernel.CLONE_NEWNET)
-        mount_machine(self._folder, userland["private"])
-        socket.sethostname(userland["hostname"])
-        set_defaults()
+        # First, because it does its part beside this process.
         self.pid, self._ready = _first_process()
         self.pidfd = os.pidfd_open(self.pid)
+        try:
+            mount_machine(self._folder, userland["private"])
+            socket.sethostname(userland["hostname"])
+        except BaseException:
+            self.end()
+            raise
 
     def show(self, userland: dict[str, Any]) -> None:
         """Show the processes of the node these files with names, and the names of its own."""
@@ -60,9 +63,10 @@ class Machine:
                 self._copy(name)
 
     def _copy(self, name: str) -> None:
-        with open(self._files[name], encoding="utf-8") as file:
-            text = file.read()
-        _write(f"{self._folder}/{name}", text + (self._own_names if name == "hosts" else ""))
+        own_names = self._own_names if name == "hosts" else ""
+        _write(
+            f"{self._folder}/{name}", _read(self._files[name]) + own_names.encode(errors="surrogateescape")
+        )
 
     def wait_until_up(self) -> None:
         """Wait until processes can be started. Raises `OSError` if the machine has ended."""
@@ -84,11 +88,20 @@ class Machine:
                 os.close(fd)
 
 
-def _write(path: str, text: str) -> None:
+# By system calls, because these files are a few bytes, and Python's own files take longer.
+def _read(path: str) -> bytes:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        return os.pread(fd, os.fstat(fd).st_size, 0)
+    finally:
+        os.close(fd)
+
+
+def _write(path: str, text: bytes) -> None:
     """Replace the content of a file in place, because nodes have the file itself bound over another."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
     try:
-        os.truncate(fd, os.pwrite(fd, text.encode(errors="surrogateescape"), 0))
+        os.truncate(fd, os.pwrite(fd, text, 0))
     finally:
         os.close(fd)
 

@@ -35,18 +35,18 @@ def prepare_mounts() -> None:
 def mount_machine(folder: str, private: Iterable[str]) -> None:
     """Mount what a node has of its own beside /proc: /sys, /run, `private` folders, and files in /etc.
 
-    `folder`, which is below the lab's /run, holds the node's own copies of the files with names. Raises
-    `OSError` where a private folder does not exist.
+    `folder`, below /run/patchbay, holds the node's own copies of the files with names. Files that a mount
+    hides are found from the present folder, because another process mounts /proc meanwhile, in which this one
+    does not exist. Raises `OSError` where a private folder does not exist.
     """
     _own_sysfs()
-    lab, own = os.open("/run/patchbay", os.O_PATH), os.open(folder, os.O_PATH)
+    os.chdir("/run/patchbay")
+    own = os.path.relpath(folder, "/run/patchbay")
     _own_run()
     _empty(private)
-    _show(f"/proc/self/fd/{lab}/{_NAME_SERVICES}", _NAME_SERVICES)
+    _show(_NAME_SERVICES, _NAME_SERVICES)
     for name in _NAMES:
-        _show(f"/proc/self/fd/{own}/{name}", name)
-    os.close(lab)
-    os.close(own)
+        _show(f"{own}/{name}", name)
 
 
 def own_proc() -> None:
@@ -57,17 +57,14 @@ def own_proc() -> None:
 
 
 def _own_sysfs() -> None:
-    """Let /sys show the network of this process. Control groups stay as they were."""
-    groups = os.open("/sys/fs/cgroup", os.O_PATH) if os.path.isdir("/sys/fs/cgroup") else None
-    try:
+    """Let /sys show the network of this process, and control groups as before. Changes the folder."""
+    groups = os.path.isdir("/sys/fs/cgroup")
+    os.chdir("/sys/fs/cgroup" if groups else "/")
+    # Refused in a container with parts of /sys masked: the old /sys stays, and `patchbay doctor` says so.
+    with contextlib.suppress(OSError):
         kernel.mount("sysfs", "/sys", "sysfs")
-        if groups is not None:
-            kernel.bind(f"/proc/self/fd/{groups}", "/sys/fs/cgroup")
-    except OSError:
-        pass  # a container with parts of /sys masked: the old view stays; `patchbay doctor` says so
-    finally:
-        if groups is not None:
-            os.close(groups)
+        if groups:
+            kernel.bind(".", "/sys/fs/cgroup")
 
 
 def _own_run() -> None:
@@ -76,16 +73,22 @@ def _own_run() -> None:
     Nothing else is taken over, so no daemon of the machine can be reached by a socket in /run.
     """
     shapes, folders = _shapes_of_run(), _program_folders()
-    before = os.open("/run", os.O_PATH)
+    programs = [os.open(folder, os.O_PATH) for folder in folders]
     kernel.mount("tmpfs", "/run", "tmpfs", options="mode=755")
+    umask = os.umask(0)
     for shape in shapes:
         shape.make()
-    for folder in folders:
+    os.umask(umask)
+    here = os.open(".", os.O_PATH)
+    for fd, folder in zip(programs, folders, strict=True):
         os.makedirs(folder, exist_ok=True)
-        kernel.bind(f"/proc/self/fd/{before}/{os.path.relpath(folder, '/run')}", folder)
+        os.fchdir(fd)
+        kernel.bind(".", folder)
+        os.close(fd)
+    os.fchdir(here)
+    os.close(here)
     if (runtime := os.environ.get("XDG_RUNTIME_DIR", "")).startswith("/run/"):
         os.makedirs(runtime, mode=0o700, exist_ok=True)
-    os.close(before)
 
 
 class _Shape(NamedTuple):
@@ -101,11 +104,11 @@ class _Shape(NamedTuple):
         if self.link:
             os.symlink(self.link, self.path)
             return
-        os.mkdir(self.path)
+        os.mkdir(self.path, self.mode)
         if self.uid or self.gid:
             with contextlib.suppress(OSError):  # an owner who is not mapped in the lab
                 os.chown(self.path, self.uid, self.gid)
-        os.chmod(self.path, self.mode)
+                os.chmod(self.path, self.mode)  # a new owner clears set-user-ID and set-group-ID bits
 
 
 @functools.cache

@@ -11,8 +11,10 @@ import contextlib
 import errno
 import os
 from collections.abc import Iterator
+from typing import Any
 
 from patchbay.sandbox.inside import kernel
+from patchbay.sandbox.inside.defaults import set_defaults
 from patchbay.sandbox.inside.machine import MACHINE, Machine
 from patchbay.sandbox.inside.mounts import fresh_proc
 from patchbay.sandbox.inside.server import Server
@@ -30,13 +32,28 @@ _OWN = {
 }
 
 
+class _Node:
+    """A node in which there is a socket or a process. Its machine is started with the first process."""
+
+    def __init__(self, ns: str, userland: dict[str, Any]) -> None:
+        self.ns = ns
+        self.userland = userland
+        self.network = os.open(f"/run/netns/{ns}", os.O_RDONLY)
+        self.machine: Machine | None = None
+
+    def end(self) -> None:
+        os.close(self.network)
+        if self.machine:
+            self.machine.end()
+
+
 class Nodes:
-    """The lab's own namespaces, and the machines of the nodes in which something runs."""
+    """The lab's own namespaces, and the nodes that are used."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
         self._own = {name: os.open(f"/proc/self/ns/{name}", os.O_RDONLY) for name in _OWN}
-        self._machines: dict[str, Machine] = {}
+        self._nodes: dict[str, _Node] = {}
         self._proc = os.open("/proc", os.O_PATH)
         self._proc_namespaces: set[str] = set()
 
@@ -56,10 +73,9 @@ class Nodes:
 
     @contextlib.contextmanager
     def network_in(self, ns: str) -> Iterator[None]:
-        """Be in the network alone of a node that has a machine."""
-        machine = self.machine(ns)
+        """Be in the network alone of a node that is used."""
         try:
-            kernel.setns(machine.pidfd, kernel.CLONE_NEWNET)
+            kernel.setns(self._node(ns).network, kernel.CLONE_NEWNET)
             yield
         finally:
             self._return("net")
@@ -68,7 +84,6 @@ class Nodes:
     def inside(self, ns: str) -> Iterator[None]:
         """Be where the node's processes are; a child that is forked here is one of them. The folder is /."""
         machine = self.machine(ns)
-        machine.wait_until_up()
         try:
             kernel.setns(machine.pidfd, MACHINE)
             yield
@@ -76,38 +91,56 @@ class Nodes:
             self._return(*_OWN)
 
     def machine(self, ns: str) -> Machine:
-        """Return the node's machine, which is there as long as the node is. Raises `OSError`."""
-        if ns not in self._machines:
-            raise FileNotFoundError(errno.ENOENT, "the node is gone")
-        return self._machines[ns]
+        """Return the machine of a node, in which processes can be started. Raises `OSError`."""
+        node = self._node(ns)
+        if node.machine is None:
+            node.machine = self._start(node)
+        node.machine.wait_until_up()
+        return node.machine
 
-    def open(self, ns: str, userland: dict[str, object]) -> None:
-        """Start the machine of a node. Raises `OSError` where it cannot have what `userland` asks for."""
+    def _start(self, node: _Node) -> Machine:
         try:
-            machine = Machine(ns, userland)
+            machine = Machine(node.ns, node.network, node.userland)
         finally:
             self._return(*_OWN)
-        self._machines[ns] = machine
-        self._server.children[machine.pid] = lambda _: self._forget(ns, machine)
+        self._server.children[machine.pid] = lambda _: self._forget(node, machine)
+        return machine
 
-    def show(self, ns: str, userland: dict[str, object]) -> None:
+    def _forget(self, node: _Node, machine: Machine) -> None:
+        """Let go of a machine whose first process has ended."""
+        machine.close()
+        node.machine = None
+
+    def _node(self, ns: str) -> _Node:
+        if ns not in self._nodes:
+            raise FileNotFoundError(errno.ENOENT, "the node is gone")
+        return self._nodes[ns]
+
+    def open(self, ns: str, userland: dict[str, Any]) -> None:
+        """Prepare a node for its first socket or process. Raises `OSError`."""
+        node = self._nodes[ns] = _Node(ns, userland)
+        try:
+            kernel.setns(node.network, kernel.CLONE_NEWNET)
+            set_defaults()
+        finally:
+            self._return("net")
+
+    def show(self, ns: str, userland: dict[str, Any]) -> None:
         """Show the processes of a node the names that it has now."""
-        self.machine(ns).show(userland)
+        node = self._node(ns)
+        node.userland = userland
+        if node.machine:
+            node.machine.show(userland)
 
     def file_written(self, path: str) -> None:
         """Show the new content of a file with names to the nodes that have a copy of the file."""
-        for machine in self._machines.values():
-            machine.file_written(path)
+        for node in self._nodes.values():
+            if node.machine:
+                node.machine.file_written(path)
 
     def close(self, ns: str) -> None:
-        """End a node's machine with all its processes."""
-        self._machines.pop(ns).end()
-
-    def _forget(self, ns: str, machine: Machine) -> None:
-        """Let go of a machine whose first process has ended."""
-        machine.close()
-        if self._machines.get(ns) is machine:
-            del self._machines[ns]
+        """End all processes of a node that is gone."""
+        self._nodes.pop(ns).end()
 
     def proc(self, ns: str) -> int:
         """Return a folder like /proc in which few namespaces' settings have been opened.
