@@ -24,7 +24,8 @@ def run(
         list[Path] | None,
         typer.Argument(
             metavar="SIM",
-            help="Sim files, or folders with sim files. Without any: what the nearest patchbay.toml names.",
+            help="Sim files, or folders with sim files in them or below. "
+            "Without any: what the nearest patchbay.toml names.",
         ),
     ] = None,
     work_dir: Annotated[

@@ -66,7 +66,7 @@ def measured_lines(outcome: SimOutcome) -> Iterator[str]:
 
 def _words(measured: Measured) -> Iterator[str]:
     if measured.latency_ms is not None:
-        yield f"latency {measured.latency_ms:g} ms"
+        yield f"latency {_number(measured.latency_ms)} ms"
     for name, size in (("up", measured.up_bytes), ("down", measured.down_bytes)):
         if size is not None:
             yield f"{name} {_scaled(size, 'B')}"
@@ -75,7 +75,12 @@ def _words(measured: Measured) -> Iterator[str]:
     if measured.duration is not None:
         yield f"in {time_in_words(measured.duration)}"
     for name, value in measured.metrics.items():
-        yield f"{name} {value if isinstance(value, str) else f'{value:g}'}"
+        yield f"{name} {value if isinstance(value, str) else _number(value)}"
+
+
+def _number(value: float) -> str:
+    """Return a number with six digits, or with all those before the point of a large one."""
+    return f"{value:.0f}" if abs(value) >= 100_000 else f"{value:.6g}"
 
 
 def _scaled(amount: float, unit: str) -> str:

@@ -47,3 +47,9 @@ def test_what_is_missing_or_no_number_is_left_out_and_told() -> None:
 )
 def test_amounts_have_three_digits_and_a_unit_that_fits(bytes_in_a_second: int, words: str) -> None:
     assert f"up {words}, in 1.00 s" in ", ".join(_words(Measured(up_bytes=bytes_in_a_second, duration=1)))
+
+
+def test_numbers_are_written_without_an_exponent() -> None:
+    measured = Measured(latency_ms=0.25, metrics={"a": 1_000_000, "b": 123_456_789.5, "c": 0.5, "d": "x"})
+    words = ["latency 0.25 ms", "a 1000000", "b 123456790", "c 0.5", "d x"]
+    assert list(_words(measured)) == words
