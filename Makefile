@@ -13,7 +13,7 @@ python := .venv/bin/python
 jobs ?= $(shell nproc)
 side_by_side := $(python) -m pytest -n $(jobs) --dist loadgroup
 
-.PHONY: help setup run test quick check kernel mutants bench pins clean purge
+.PHONY: help setup run test quick check fmt cov kernel mutants bench pins clean purge
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,13 @@ check: .venv/.ready ## set up, then lint, format, types, imports and structure
 	$(python) -m pyright
 	.venv/bin/lint-imports
 	$(python) -m pytest -q tests/test_structure.py
+
+fmt: .venv/.ready ## set up, then format the code, and mend what the linter can
+	$(python) -m ruff check --fix-only --exit-zero .
+	$(python) -m ruff format .
+
+cov: .venv/.ready ## set up, then print the coverage of the pure half by the pure tests alone
+	$(side_by_side) tests/pure --cov --cov-report term-missing
 
 kernel: .venv/.ready ## set up, then build a kernel with netem for the tests, if this machine's has none
 	./setup.sh kernel

@@ -74,6 +74,39 @@ def packages_list_what_they_export(root: Path) -> Iterator[str]:
             yield f"{place(root, file, line)}: __all__ lists {name}, which is not of patchbay"
 
 
+def docstrings_start_with_a_verb(root: Path) -> Iterator[str]:
+    """A function does something, and its docstring says so first: these words begin a riddle."""
+    for file in python_files(root, *CODE):
+        for function in read(root, file).functions:
+            if function.begins and (not function.begins[0].isalpha() or function.begins in _NO_VERBS):
+                where = place(root, file, function.line)
+                yield f"{where}: the docstring of {function.name} starts with {function.begins!r}"
+
+
+_NO_VERBS = frozenset(
+    (
+        *(
+            "A",
+            "All",
+            "An",
+            "Both",
+            "By",
+            "Each",
+            "Every",
+            "Everything",
+            "For",
+            "From",
+            "How",
+            "In",
+            "It",
+            "Its",
+        ),
+        *("Like", "Nothing", "Of", "One", "Several", "So", "Some", "The", "There", "Those", "Two", "What"),
+        *("Where", "Whether"),
+    )
+)
+
+
 def sleeps_have_a_reason(root: Path) -> Iterator[str]:
     """Tests wait for events (tests/patience.py): a sleep is a pace, or itself what is tested."""
     for file in python_files(root, "tests"):
@@ -91,6 +124,7 @@ RULES: tuple[Rule, ...] = (
     most_functions_are_very_short,
     all_names_exist,
     packages_list_what_they_export,
+    docstrings_start_with_a_verb,
     sleeps_have_a_reason,
 )
 
@@ -141,6 +175,7 @@ class Function(NamedTuple):
     name: str
     line: int
     lines: int  # from `def` to the end, docstring and all
+    begins: str  # the first word of its docstring
 
 
 @cache
@@ -155,7 +190,12 @@ def read(root: Path, file: Path) -> Source:
         },
         dunder_all(body),
         tuple(
-            Function(node.name, node.lineno, (node.end_lineno or node.lineno) - node.lineno + 1)
+            Function(
+                node.name,
+                node.lineno,
+                (node.end_lineno or node.lineno) - node.lineno + 1,
+                ((ast.get_docstring(node) or "").split() or [""])[0].rstrip(",.:;"),
+            )
             for node, _ in statements(body, scopes=True)
             if isinstance(node, FUNCTIONS)
         ),

@@ -49,6 +49,11 @@ BAD = {
         {"patchbay/errors.py": function(30) * 4 + function(31, "g")},
         "patchbay/errors.py:121: g has 31 lines, one of too many with over 30",
     ),
+    "a docstring that says what a function is": (
+        structure.docstrings_start_with_a_verb,
+        {"patchbay/errors.py": 'def f():\n    """Return it."""\n\n\ndef g():\n    """The thing."""\n'},
+        "patchbay/errors.py:5: the docstring of g starts with 'The'",
+    ),
     "unknown name in __all__": (
         structure.all_names_exist,
         {"patchbay/model/nat.py": "__all__ = ['Nat', 'NatConfig']\nclass Nat: ...\n"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import fcntl
 import os
@@ -24,6 +25,8 @@ class _Interpreter:
     def __init__(self) -> None:
         self.owner = os.getpid()
         self._sock, theirs = wire.pair()
+        # Or Python would warn at the program's end that it is open.
+        atexit.register(self._sock.close)
         program = os.pidfd_open(self.owner)
         # Above the numbers that they are to have there, so that none is overwritten by another.
         copies = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10) for fd in (theirs.fileno(), program)]
