@@ -57,6 +57,7 @@ def fields_of(value: Any) -> Table:
 def lab_table(spec: LabSpec) -> Table:
     """Return the topology as a lab file has it, with counted devices written out."""
     table = {
+        "addresses": plain(spec.addresses),
         "region": {region.name: {} for region in spec.regions},
         "region-link": list(map(_region_link, spec.region_links)),
         "router": list(map(fields_of, spec.routers)),

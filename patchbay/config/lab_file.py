@@ -16,6 +16,7 @@ from patchbay.config.draft import Draft
 from patchbay.config.regions import with_named_regions
 from patchbay.errors import Problem, SpecError
 from patchbay.model.lab import (
+    Addresses,
     DeviceSpec,
     IfaceSpec,
     LabSpec,
@@ -70,7 +71,7 @@ class _RegionPair:
     b: str
 
 
-_PARTS = ["router", "device", "region", "region-link"]
+_PARTS = ["router", "device", "region", "region-link", "addresses"]
 TOPOLOGY_KEYS = frozenset(_PARTS)
 
 
@@ -115,6 +116,7 @@ def draft_part(table: Mapping[str, Any], source: str | None = None, folder: Path
         devices=reader.devices(table.get("device")),
         regions=reader.regions(table.get("region")),
         region_links=reader.region_links(table.get("region-link")),
+        addresses=reader.addresses(table.get("addresses")),
     )
     problems = [
         *reader.problems,
@@ -194,6 +196,16 @@ class _Reader:
             self._refuse(f"{path}.count", traits.count, f"1 to {MOST_DEVICES}")
             return []
         return [evolve(device, name=f"{name}-{number}", counted_from=name) for number in range(traits.count)]
+
+    def addresses(self, value: object) -> Addresses | None:
+        try:
+            return None if value is None else self._converter.structure(value, Addresses)
+        except Exception as error:
+            found = collect(error, "addresses")
+            if not found:
+                raise
+            self.problems += found
+            return None
 
     def _array(self, value: object, part: str) -> Sequence[Any]:
         if value is None:

@@ -13,7 +13,7 @@ from patchbay.sandbox.sandbox import Sandbox
 
 if TYPE_CHECKING:
     from patchbay.lab.lab import Lab
-    from patchbay.model.lab import Ipv6, LabSpec
+    from patchbay.model.lab import Addresses, Ipv6, LabSpec
     from patchbay.model.link import Emulator
 
 __all__ = ["open_lab"]
@@ -28,6 +28,7 @@ async def open_lab(
     run_dir: str | os.PathLike[str] | None = None,
     ipv6: Ipv6 | str = "deterministic",
     emulator: Emulator | str = "auto",
+    addresses: Addresses | str | None = None,
 ) -> AsyncIterator[Lab]:
     """Open a lab: network namespaces for the length of the block, and nowhere else.
 
@@ -35,7 +36,9 @@ async def open_lab(
     before anything runs. `outdir` is where the run's files go, in a folder `<timestamp>-<label>`
     (default: $PATCHBAY_OUTDIR; unset means that nothing is written); `run_dir` names that folder itself.
     `emulator` is what puts links into their conditions: the kernel's "netem", a relay in "userspace",
-    or netem where the kernel has it ("auto").
+    or netem where the kernel has it ("auto"). `addresses` chooses the ranges of public addresses: "global",
+    which programs take for public (default, unless the spec names others), or "documentation", those of
+    RFC 5737, 3849, 2544 and 5180.
 
     Leaving the block, for whatever reason, ends every process of the lab, closes every socket it
     handed out, and so ends every namespace. An exception of the block leaves it as itself.
@@ -51,7 +54,14 @@ async def open_lab(
         from patchbay.lab.opening import opened
 
         async with opened(
-            sandbox, spec, label=label, outdir=outdir, run_dir=run_dir, ipv6=ipv6, emulator=emulator
+            sandbox,
+            spec,
+            label=label,
+            outdir=outdir,
+            run_dir=run_dir,
+            ipv6=ipv6,
+            emulator=emulator,
+            addresses=addresses,
         ) as lab:
             yield lab
 

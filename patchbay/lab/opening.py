@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import trio
+from attrs import evolve
 
 from patchbay.change.fields import router_fields
 from patchbay.config.draft import Draft
@@ -20,7 +21,7 @@ from patchbay.lab.lab import Lab
 from patchbay.lab.session import Session
 from patchbay.layout.allocate import lay_out
 from patchbay.model.checked import one_of, refuse_wrong
-from patchbay.model.lab import Ipv6, LabSpec
+from patchbay.model.lab import Addresses, Ipv6, LabSpec
 from patchbay.model.link import Emulator
 from patchbay.record.folder import LabFolder
 from patchbay.record.recorder import Recorder
@@ -43,11 +44,19 @@ async def opened(
     run_dir: str | os.PathLike[str] | None,
     ipv6: Ipv6 | str,
     emulator: Emulator | str,
+    addresses: Addresses | str | None,
 ) -> AsyncIterator[Lab]:
     """Open a lab in a sandbox that is starting; see `open_lab`."""
-    given = SimpleNamespace(ipv6=ipv6, emulator=emulator)
-    refuse_wrong(given, {"ipv6": partial(one_of, kind=Ipv6), "emulator": partial(one_of, kind=Emulator)})
+    given = SimpleNamespace(ipv6=ipv6, emulator=emulator, addresses=addresses)
+    kinds = {
+        "ipv6": Ipv6,
+        "emulator": Emulator,
+        **({"addresses": Addresses} if addresses is not None else {}),
+    }
+    refuse_wrong(given, {key: partial(one_of, kind=kind) for key, kind in kinds.items()})
     draft = _draft(spec)
+    if addresses is not None:
+        draft = evolve(draft, spec=evolve(draft.spec, addresses=Addresses(addresses)))
     layout = lay_out(draft)
     name = label or (Path(spec).stem if isinstance(spec, str | os.PathLike) else None) or f"lab{os.getpid()}"
     async with _session(sandbox) as session:

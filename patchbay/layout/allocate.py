@@ -21,29 +21,30 @@ from patchbay.layout.layout import (
     WireKey,
 )
 from patchbay.layout.wires import refreshed, with_conditions
-from patchbay.model.lab import LabSpec
+from patchbay.model.lab import Addresses, LabSpec
 from patchbay.model.link import PERFECT, LinkCondition, merged
 from patchbay.model.names import NsName
 
 __all__ = ["empty_layout", "extend", "lay_out"]
 
 
-def empty_layout() -> Layout:
+def empty_layout(addresses: Addresses = Addresses.GLOBAL) -> Layout:
     """Return the layout of a lab with nothing in it but the exchange."""
     ns = NsName("ix")
+    exchange = pools.PUBLIC_PLANS[addresses].exchange
     ix = RouterLayout(
         name="ix",
         kind=RouterKind.IX,
         ns=ns,
-        lan=LanLayout(LAN, pools.mac_of("ix", LAN), pools.IX_LAN),
+        lan=LanLayout(LAN, pools.mac_of("ix", LAN), exchange),
         domains={4: ns, 6: ns},
-        networks=tuple(address.network for address in pools.IX_LAN),
+        networks=tuple(address.network for address in exchange),
     )
     return Layout(
         forwarders={ix.key: ix},
         devices={},
+        addresses=addresses,
         allocations=Allocations(
-            counters={pools.V6_PUBLIC.name: 1},  # the first is the exchange's
             ns_names=frozenset({ns}),
             macs=frozenset({ix.lan.mac}),
         ),
@@ -61,6 +62,9 @@ def lay_out(draft: Draft) -> Layout:
 
 
 def _extended(layout: Layout, draft: Draft) -> Layout:
+    addresses = draft.spec.addresses or layout.addresses
+    if addresses is not layout.addresses and layout == empty_layout(layout.addresses):
+        layout = empty_layout(addresses)
     unread = {problem.path for problem in draft.problems}
     found = [problem for problem in check(layout, draft.spec) if unread.isdisjoint(_parts(problem.path))]
     problems = [*draft.problems, *found]

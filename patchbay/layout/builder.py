@@ -42,6 +42,7 @@ class Builder:
     def __init__(self, layout: Layout, named: Iterable[Network]) -> None:
         """Begin with a layout. `named` are the networks that the additions name for themselves."""
         self._layout = layout
+        self._public = pools.PUBLIC_PLANS[layout.addresses]
         self._named = tuple(named)
         self._forwarders = dict(layout.forwarders)
         self._devices = dict(layout.devices)
@@ -75,7 +76,7 @@ class Builder:
         ix = self._forwarders["ix:ix"]
         networks = [
             self._next_free(pool, list(self._neighbours(ix.domains[version], ix, version)))
-            for version, pool in ((4, pools.REGION), (6, pools.V6_REGION))
+            for version, pool in ((4, self._public.region), (6, self._public.region_v6))
         ]
         uplink = _alone(self._iface(ns, ns, WAN, ix, IpSupport.DUAL_STACK, None))
         self._add_forwarder(
@@ -237,7 +238,7 @@ class Builder:
         path: str,
     ) -> list[Network]:
         wished: dict[int, Network | None] = {4: spec.downstream_cidr, 6: spec.downstream_cidr_v6}
-        automatic = {v: pools.of(v, traits.scope_of(v)) for v in (4, 6)}
+        automatic = {v: self._public.below(v, traits.scope_of(v)) for v in (4, 6)}
         networks = []
         for version in traits.ip_support.versions:
             neighbours = list(self._neighbours(domains[version], parent, version))

@@ -28,12 +28,19 @@ _NOT_FOR_HOSTS: tuple[Network, ...] = (
 def check(layout: Layout, added: LabSpec) -> list[Problem]:
     """Return every problem of `added`; empty when all of it can be built."""
     return [
+        *_addresses(layout, added),
         *_regions(layout, added),
         *_routers(layout, added),
         *_devices(layout, added),
         *_env_names(layout, added),
         *_region_links(layout, added),
     ]
+
+
+def _addresses(layout: Layout, added: LabSpec) -> Iterator[Problem]:
+    if added.addresses not in (None, layout.addresses):
+        what = f"found '{added.addresses}', but the lab has '{layout.addresses}' since it was opened"
+        yield Problem("addresses", f"{what}; accepted: the same, or open_lab(addresses='{added.addresses}')")
 
 
 def _regions(layout: Layout, added: LabSpec) -> Iterator[Problem]:

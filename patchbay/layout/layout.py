@@ -16,7 +16,7 @@ from ipaddress import (
 from attrs import evolve, field, frozen
 
 from patchbay.model.firewall import Firewall, FirewallConfig
-from patchbay.model.lab import IpSupport, NatV6
+from patchbay.model.lab import Addresses, IpSupport, NatV6
 from patchbay.model.link import Condition, Emulator
 from patchbay.model.names import KERNEL_IFNAMES, IfName, NsName
 from patchbay.model.nat import Nat, NatConfig
@@ -314,6 +314,7 @@ class Layout:
     # Links that are not perfect; AUTO is not decided yet.
     wires: Mapping[WireKey, WireLayout] = field(factory=dict)
     emulator: Emulator = Emulator.AUTO
+    addresses: Addresses = Addresses.GLOBAL
     # Routers have policies; the exchange and regions only forward.
     policies: Mapping[NsName, PolicyLayout] = field(factory=dict)
     names: Names = Names()

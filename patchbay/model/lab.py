@@ -16,6 +16,7 @@ __all__ = [
     "MTU_MOST",
     "MTU_V4",
     "MTU_V6",
+    "Addresses",
     "DeviceSpec",
     "IfaceSpec",
     "IpSupport",
@@ -33,6 +34,16 @@ __all__ = [
 MTU_V4 = 68
 MTU_V6 = 1280
 MTU_MOST = 65535
+
+
+class Addresses(StrEnum):
+    """The ranges that a lab's public addresses are from.
+
+    "global": ranges that programs take for public. "documentation": those of RFC 5737, 3849, 2544 and 5180.
+    """
+
+    GLOBAL = "global"
+    DOCUMENTATION = "documentation"
 
 
 class NatV6(StrEnum):
@@ -174,9 +185,10 @@ class DeviceSpec:
 
 @frozen
 class LabSpec:
-    """A whole topology."""
+    """A whole topology, or what is added to one. Without `addresses` it has those of the lab, or "global"."""
 
     regions: tuple[RegionSpec, ...] = ()
     routers: tuple[RouterSpec, ...] = ()
     devices: tuple[DeviceSpec, ...] = ()
     region_links: tuple[RegionLinkSpec, ...] = ()
+    addresses: Addresses | None = None

@@ -7,7 +7,6 @@ files of miniupnpd 2.3.1, `miniupnpd.conf` and miniupnpd(8).
 from __future__ import annotations
 
 import uuid
-from ipaddress import IPv4Address, IPv4Network
 
 from attrs import frozen
 
@@ -40,37 +39,22 @@ _MAPPER = "patchbay.services.port_mapper"
 # ports that the kernel gives out (ip_local_port_range), so that it is free.
 HTTP_PORT = 1900
 
-# Where miniupnpd asks for its own outside address. On loopback: a socket there is not in the way of a
-# mapping (portinuse.c counts those of the outside address), nor of a user's own STUN server.
-_STUN_HOST, _STUN_PORT = "127.0.0.1", 13478
-
 # One bit of the packet mark says "a pinhole let it in" to the firewall, for no verdict of one table
 # can overrule a drop of another: nft(8), "accept ... packets can still be dropped by later base chains".
 _MARK = 0x10000000
 PINHOLE_RULE = f"meta mark & {_MARK:#x} == {_MARK:#x} accept"
 
-_PRIVATE = tuple(
-    map(IPv4Network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16"))
-)
-
 
 @frozen
 class MappingServer:
-    """The server of one router. `name` is that of its namespace, which is safe in a file; `outside` is the
-    router's IPv4 address on the uplink.
+    """The server of one router. `name` is that of its namespace, which is safe in a file.
 
     `pinholes`: whether inside hosts may also open their IPv6 ports (IGD:2 WANIPv6FirewallControl, PCP);
     the firewall has to have `PINHOLE_RULE` then.
     """
 
     name: NsName
-    outside: IPv4Address
     pinholes: bool = False
-
-    @property
-    def asks_stun(self) -> bool:
-        """Return True if its address is public, so that STUN answers with it (not RFC 1918, RFC 6598)."""
-        return not any(self.outside in network for network in _PRIVATE)
 
 
 def mapping_server(router: RouterLayout, policy: PolicyLayout) -> MappingServer | None:
@@ -80,7 +64,7 @@ def mapping_server(router: RouterLayout, policy: PolicyLayout) -> MappingServer 
     if uplink is None or outside is None or not policy.port_mapping or config_of(policy.nat) is None:
         return None
     pinholes = of_version(uplink.addresses, 6) is not None
-    return MappingServer(router.ns, outside.ip, pinholes)  # type: ignore[arg-type]
+    return MappingServer(router.ns, pinholes)
 
 
 # -- its configuration
@@ -89,10 +73,10 @@ def mapping_server(router: RouterLayout, policy: PolicyLayout) -> MappingServer 
 def configuration(server: MappingServer) -> str:
     """Return the text of its file. miniupnpd ends at an option that it does not know (options.c)."""
     options = {
+        # It grants nothing while that has a reserved address (getifaddr.c, `reserved`).
         "ext_ifname": "wan",
         # By name: with an address instead there would be no IPv6, and 2.3 refuses it (parselanaddr).
         "listening_ip": "lan",
-        **_address(server),
         "http_port": str(HTTP_PORT),
         **_names(server),
         "upnp_table_name": TABLE,
@@ -114,19 +98,6 @@ def configuration(server: MappingServer) -> str:
     # OpenWrt's rules (upnpd.config). The first that matches counts (upnppermissions.c).
     lines += ["allow 1024-65535 0.0.0.0/0 1024-65535", "deny 0-65535 0.0.0.0/0 0-65535"]
     return "\n".join([*lines, ""])
-
-
-def _address(server: MappingServer) -> dict[str, str]:
-    """Return the lines that say how it learns its outside address.
-
-    It grants nothing where that is a reserved one, and refuses to start with such an `ext_ip` (getifaddr.c
-    `reserved`, miniupnpd.c `init`): private addresses rightly, but documentation and benchmarking
-    ones as well, of which a lab's public networks are. What STUN tells it, it believes
-    (`update_ext_ip_addr_from_stun`). `ext_allow_private_ipv4` is of later versions, and fatal to 2.3.1.
-    """
-    if not server.asks_stun:
-        return {}
-    return {"ext_perform_stun": "yes", "ext_stun_host": _STUN_HOST, "ext_stun_port": str(_STUN_PORT)}
 
 
 def _names(server: MappingServer) -> dict[str, str]:
@@ -188,8 +159,7 @@ def serving(router: RouterLayout, policy: PolicyLayout, server: MappingServer) -
             phase=Phase.RULES,
         ),
     )
-    stun = ("--stun", f"{_STUN_HOST}:{_STUN_PORT}", "--outside", str(server.outside))
-    args = ("--config", file, *(stun if server.asks_stun else ()), "--generation", str(policy.generation))
+    args = ("--config", file, "--generation", str(policy.generation))
     name = mapper_name(router)
     title = f"the server of port mappings on router '{router.name}'"
     mapper = Service(

@@ -9,7 +9,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 __all__ = ["Daemon", "accepts", "environ", "logged", "readable_of"]
 
@@ -79,14 +79,11 @@ class Daemon:
         # Readable when it logs, and at its end.
         self.fd = self._process.stderr.fileno()
 
-    def wait_ready(self, meanwhile: Mapping[int, Callable[[], None]]) -> None:
-        """Wait until it serves; `meanwhile` has what to do when other descriptors are readable."""
+    def wait_ready(self) -> None:
+        """Wait until it serves."""
         until = time.monotonic() + _STARTS_WITHIN
         while not self._ready(self._log):
-            readable = readable_of((self.fd, *meanwhile), _LOOKS_EVERY)
-            for fd in readable - {self.fd}:
-                meanwhile[fd]()
-            if self.fd in readable and not self.read():
+            if readable_of((self.fd,), _LOOKS_EVERY) and not self.read():
                 raise OSError(errno.EIO, f"before it served, {self.end()}")
             if time.monotonic() > until:
                 when = f"as it did not serve within {_STARTS_WITHIN} s"

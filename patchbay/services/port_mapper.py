@@ -1,11 +1,11 @@
-"""The server of port mappings on a router: runs miniupnpd, and is the STUN server that it asks.
+"""The server of port mappings on a router: runs miniupnpd.
 
 By hand, in the router's namespace; it goes on in the background once miniupnpd serves:
 
-    python3 -m patchbay.services.port_mapper --config FILE --stun HOST:PORT --outside ADDRESS --generation N
+    python3 -m patchbay.services.port_mapper --config FILE --generation N
 
-`--config` is miniupnpd's file. With `--stun` it answers there that its own address is ADDRESS. Another
-generation is a start from nothing. Standard library only, one thread.
+`--config` is miniupnpd's file. Another generation restarts it without mappings. Standard library only, one
+thread.
 """
 
 from __future__ import annotations
@@ -17,13 +17,11 @@ import socket
 import subprocess
 import sys
 import time
-from ipaddress import IPv4Address
 from pathlib import Path
 
 from patchbay.sandbox.inside import wire
 from patchbay.sandbox.inside.service import Control, UsageError, serve
 from patchbay.services.daemon import Daemon, environ, logged, readable_of
-from patchbay.services.stun import answer
 
 __all__ = ["PortMapper", "main"]
 
@@ -51,16 +49,13 @@ def _argv(config: str) -> list[str]:
 
 
 class PortMapper:
-    """A miniupnpd, what it asks, and the conversation about it. Raises `OSError`."""
+    """A miniupnpd, and the conversation about it. Raises `OSError`."""
 
     def __init__(self, argv: list[str], control: Control | None) -> None:
-        arguments = _parse(argv)
-        self._config = arguments["--config"]
+        self._config = _parse(argv)["--config"]
         self._control = control
         # The one before may be about to end, and still have the ports.
         self._lock = _locked(self._config)
-        self._outside = IPv4Address(arguments.get("--outside", "0.0.0.0"))
-        self._stun = _bound(arguments["--stun"]) if "--stun" in arguments else None
         self._server: Daemon | None = None
         self._start()
 
@@ -74,7 +69,7 @@ class PortMapper:
             # That it has no pid file is as it should be.
             ignored=("pidfile",),
         )
-        self._server.wait_ready({self._stun.fileno(): self._answer_stun} if self._stun else {})
+        self._server.wait_ready()
 
     def close(self) -> None:
         self._ended()
@@ -86,12 +81,9 @@ class PortMapper:
     def serve(self) -> None:
         """Serve until the conversation ends, or miniupnpd does."""
         while True:
-            stun = self._stun.fileno() if self._stun else -1
             control = self._control.fileno() if self._control else -1
             log = self._server.fd if self._server else -1
-            readable = readable_of([fd for fd in (stun, log, control) if fd >= 0], None)
-            if stun in readable:
-                self._answer_stun()
+            readable = readable_of([fd for fd in (log, control) if fd >= 0], None)
             if log in readable and self._server and not self._server.read():
                 words = self._ended()
                 if self._control:
@@ -99,12 +91,6 @@ class PortMapper:
                 return
             if control in readable and self._control and not self._control.attend(self._answer):
                 return
-
-    def _answer_stun(self) -> None:
-        assert self._stun
-        request, source = self._stun.recvfrom(2048)
-        if reply := answer(request, source[1], self._outside):
-            self._stun.sendto(reply, source)
 
     def _answer(self, message: wire.Message) -> wire.Message:
         self._again(message["set"])
@@ -133,9 +119,8 @@ class PortMapper:
 
 def _parse(argv: list[str]) -> dict[str, str]:
     arguments = dict(zip(argv[::2], argv[1::2], strict=False))
-    if len(argv) % 2 or "--config" not in arguments or ("--stun" in arguments) != ("--outside" in arguments):
-        usage = "--config FILE [--stun HOST:PORT --outside ADDRESS] --generation N"
-        raise UsageError(f"usage: {usage}")
+    if len(argv) % 2 or "--config" not in arguments:
+        raise UsageError("usage: --config FILE --generation N")
     return arguments
 
 
@@ -150,16 +135,6 @@ def _locked(config: str) -> int:
             if time.monotonic() > until:
                 raise OSError(errno.EBUSY, f"there is one that serves {config}") from None
         time.sleep(0.005)
-
-
-def _bound(address: str) -> socket.socket:
-    host, _, port = address.rpartition(":")
-    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    try:
-        sock.bind((host, int(port)))
-    except OSError as error:
-        raise OSError(error.errno, f"{error.strerror}: UDP {address}, for STUN") from None
-    return sock
 
 
 def main(argv: list[str], control: socket.socket | None) -> None:

@@ -30,7 +30,7 @@ def test_plan_prints_what_would_be_run_and_runs_nothing(cli: Cli, lab_file: Path
     assert done.returncode == 0, done.stderr
     assert "\n# give router 'home router' its namespace\nip netns add home-router\n" in done.stdout
     assert "nsenter --net=/run/netns/laptop ip route add default via 10.0.0.1 dev eth0\n" in done.stdout
-    assert "snat ip to 203.0.113.3" in done.stdout
+    assert "snat ip to 26.0.0.3" in done.stdout
     made = [line.split(maxsplit=1)[1] for line in log.read_text().splitlines()]
     assert [line for line in made if not line.startswith(("+++", "---"))] == [
         line for line in made if line.startswith("execve(") and "patchbay_cli.main" in line
@@ -54,7 +54,7 @@ def test_trace_gives_a_script_that_needs_nothing_of_patchbay(
 ) -> None:
     script = tmp_path / "lab.sh"
     script.write_text(cli("trace", lab_file).stdout)
-    ping = ["nsenter", "--net=/run/netns/laptop", "ping", "-c1", f"-w{DEADLINE:g}", "198.18.0.2"]
+    ping = ["nsenter", "--net=/run/netns/laptop", "ping", "-c1", f"-w{DEADLINE:g}", "55.0.0.2"]
     done = run(["sh", script, *ping], text=True)
     assert " 1 received" in done.stdout, done.stderr
     bare = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}

@@ -88,7 +88,7 @@ def test_run_in_runs_a_command_in_a_node_of_a_held_lab(cli: Cli, held: Held) -> 
     done = run_in("home router", "sh", "-c", "cat; exit 4", input="in")
     assert (done.stdout, done.returncode) == ("in", 4)
     done = run_in("laptop", "sh", "-c", "echo $PATCHBAY_IP_SERVER; kill -9 $$")
-    assert (done.stdout, done.returncode) == ("198.18.0.2\n", -signal.SIGKILL)
+    assert (done.stdout, done.returncode) == ("55.0.0.2\n", -signal.SIGKILL)
     done = run_in("labtop", "true")
     assert done.returncode == 1
     assert "did you mean 'laptop'" in done.stderr

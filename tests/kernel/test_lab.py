@@ -249,9 +249,9 @@ async def test_the_kernel_has_the_addresses_that_the_handles_tell() -> None:
                 found = {address["local"] for address in link["addr_info"]}
                 assert found == {str(iface.ip), str(iface.ip6), str(iface.ll6)}
         assert lab.env_vars() == {
-            "PATCHBAY_IP_SERVER": "198.18.0.2",
-            "PATCHBAY_IP6_SERVER": "2001:db8:1::2",
-            "NETSIM_IP_SERVER": "198.18.0.2",
+            "PATCHBAY_IP_SERVER": "55.0.0.2",
+            "PATCHBAY_IP6_SERVER": "2d00:0:1::2",
+            "NETSIM_IP_SERVER": "55.0.0.2",
             "PATCHBAY_IP_LAPTOP": "10.0.0.2",
             "PATCHBAY_IP6_LAPTOP": "fd00::2",
             "NETSIM_IP_LAPTOP": "10.0.0.2",

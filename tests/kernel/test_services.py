@@ -90,14 +90,14 @@ def python(code: str, **more: object) -> Daemon:
 
 def test_a_daemon_is_ready_by_its_log_and_ends_when_asked() -> None:
     daemon = python(SERVER, ready=logged(b"at last"))
-    daemon.wait_ready({})
+    daemon.wait_ready()
     assert daemon.end().splitlines() == ["python3 ended: killed by signal 15", "ready at last"]
 
 
 def test_a_daemon_is_ready_once_its_port_is_open() -> None:
     serve = "import signal, socket; sock = socket.create_server(('127.0.0.7', 28317)); signal.pause()"
     daemon = python(serve, ready=accepts("127.0.0.7", 28317))
-    daemon.wait_ready({})
+    daemon.wait_ready()
     assert accepts("127.0.0.7", 28317)(b"")
     daemon.end()
     assert not accepts("127.0.0.7", 28317)(b"")
@@ -108,7 +108,7 @@ def test_a_daemon_that_ends_before_it_serves_says_why() -> None:
         "import sys; sys.exit('no such\\nnoise\\nluck')", ready=logged(b"ready"), ignored=("noise",)
     )
     with pytest.raises(OSError, match="before it served, python3 ended: exit status 1\nno such\nluck"):
-        daemon.wait_ready({})
+        daemon.wait_ready()
 
 
 def test_a_daemon_that_is_not_there_comes_with_the_way_out() -> None:

@@ -54,12 +54,11 @@ def gateway(node: Any) -> str:
 
 
 class Upnp:
-    """miniupnpc's client, `-u` rather than 2 s of discovery; `-i`, for it takes a lab's public addresses
-    for reserved ones, and such a gateway for one that is not connected."""
+    """miniupnpc's client, with `-u` rather than 2 s of discovery."""
 
     async def ask(self, node: Any, *argv: Any) -> str:
         url = f"http://{gateway(node)}:{HTTP_PORT}/rootDesc.xml"
-        return await told(node, "upnpc", "-i", "-u", url, *argv)
+        return await told(node, "upnpc", "-u", url, *argv)
 
     async def map(self, node: Any, proto: str, lifetime: int = 600) -> tuple[str, int]:
         """The outside endpoint."""

@@ -51,7 +51,7 @@ async def test_a_mapped_port_lets_strangers_in_until_it_is_deleted(client: Clien
 
 async def test_the_gateway_is_found_by_multicast_and_tells_its_address() -> None:
     async with mapping_lab() as lab:
-        out = await told(lab.device("laptop"), "upnpc", "-i", "-s")
+        out = await told(lab.device("laptop"), "upnpc", "-s")
         assert f"desc: http://{gateway(lab.device('laptop'))}:{HTTP_PORT}/rootDesc.xml" in out
         assert f"ExternalIPAddress = {lab.router('home').ip}" in out
         assert "Status : Connected" in out
@@ -200,7 +200,7 @@ async def test_inside_hosts_open_their_ipv6_ports_in_the_firewall() -> None:
     async with mapping_lab() as lab:
         laptop, home = lab.device("laptop"), lab.router("home")
         url = f"http://[{home.downstream_gw_v6}]:{HTTP_PORT}/rootDesc.xml"
-        argv = ("upnpc", "-6", "-i", "-u", url, "-A", "", 0, laptop.ip6, INSIDE, "udp", 600)
+        argv = ("upnpc", "-6", "-u", url, "-A", "", 0, laptop.ip6, INSIDE, "udp", 600)
         plain = lab.device("stranger").socket(socket.AF_INET6, socket.SOCK_DGRAM)
         async with laptop.reflector((str(laptop.ip6), INSIDE)):
             with trio.socket.from_stdlib_socket(plain) as sock:

@@ -168,20 +168,20 @@ BAD = {
         ("router[1].downstream_cidr", f"192.0.2.128/25 overlaps 192.0.2.0/24 of router 'r' {APART}"),
     ),
     "a network over the exchange's": (
-        f"{ROUTER}downstream_cidr = '203.0.113.128/25'",
-        ("router[0].downstream_cidr", f"203.0.113.128/25 overlaps 203.0.113.0/24 of the exchange {APART}"),
+        f"{ROUTER}downstream_cidr = '26.0.128.0/17'",
+        ("router[0].downstream_cidr", f"26.0.128.0/17 overlaps 26.0.0.0/16 of the exchange {APART}"),
     ),
     "an IPv6 network over the exchange's": (
-        f"{ROUTER}ip_support = 'v6-only'\ndownstream_cidr_v6 = '2001:db8::/48'",
-        ("router[0].downstream_cidr_v6", f"2001:db8::/48 overlaps 2001:db8::/64 of the exchange {APART}"),
+        f"{ROUTER}ip_support = 'v6-only'\ndownstream_cidr_v6 = '2d00::/48'",
+        ("router[0].downstream_cidr_v6", f"2d00::/48 overlaps 2d00::/64 of the exchange {APART}"),
     ),
     "a network over the NAT's above": (
         f"{ROUTER}{HOME}{SECOND}upstream = 'r'\ndownstream_cidr = '192.168.1.128/25'",
         ("router[1].downstream_cidr", f"192.168.1.128/25 overlaps 192.168.1.0/24 of router 'r' {APART}"),
     ),
     "a network over the uplink of the NAT above": (
-        f"{ROUTER}{NAT}{SECOND}upstream = 'r'\ndownstream_cidr = '203.0.113.0/24'",
-        ("router[1].downstream_cidr", f"203.0.113.0/24 overlaps 203.0.113.0/24 of the exchange {APART}"),
+        f"{ROUTER}{NAT}{SECOND}upstream = 'r'\ndownstream_cidr = '26.0.0.0/16'",
+        ("router[1].downstream_cidr", f"26.0.0.0/16 overlaps 26.0.0.0/16 of the exchange {APART}"),
     ),
     "a NAT's network over that of its own uplink": (
         f"{ROUTER}{HOME}{SECOND}{HOME}upstream = 'r'",
@@ -199,11 +199,9 @@ BAD = {
 # What looks like one of these, and is fine.
 GOOD = {
     "a network that would have been an earlier router's": (
-        f"{ROUTER}{SECOND}downstream_cidr = '198.18.0.0/24'"
+        f"{ROUTER}{SECOND}downstream_cidr = '55.0.0.0/24'"
     ),
-    "a network that would have been a region's": (
-        f"[region.eu]\n{ROUTER}downstream_cidr = '198.19.192.0/24'"
-    ),
+    "a network that would have been a region's": (f"[region.eu]\n{ROUTER}downstream_cidr = '26.1.0.0/16'"),
     "the same network behind two NATs": f"{ROUTER}{HOME}{SECOND}{HOME}",
     "the same network behind two NATs, two devices": (
         f"{ROUTER}{HOME}{SECOND}{HOME}{DEVICE}[device.e.eth0]\ngateway = 's'"
@@ -314,15 +312,15 @@ def test_to_a_lab_one_may_add_what_names_its_parts() -> None:
 
 
 def test_a_region_added_later_gets_a_network_that_no_router_has() -> None:
-    taken = RouterSpec("r", downstream_cidr=IPv4Network("198.19.192.0/23"))
+    taken = RouterSpec("r", downstream_cidr=IPv4Network("26.1.0.0/16"))
     layout = extend(extend(empty_layout(), LabSpec(routers=(taken,))), LabSpec(regions=(RegionSpec("eu"),)))
-    assert region_of(layout, "eu").networks[0] == IPv4Network("198.19.194.0/24")
+    assert region_of(layout, "eu").networks[0] == IPv4Network("26.2.0.0/16")
 
 
 def test_a_router_gets_the_next_network_that_nobody_has() -> None:
-    taken = RouterSpec("r", downstream_cidr=IPv4Network("198.18.0.0/21"))
+    taken = RouterSpec("r", downstream_cidr=IPv4Network("55.0.0.0/15"))
     layout = extend(empty_layout(), LabSpec(routers=(taken, RouterSpec("s"))))
-    assert router_of(layout, "s").networks == (IPv4Network("198.18.8.0/22"),)
+    assert router_of(layout, "s").networks == (IPv4Network("55.2.0.0/16"),)
 
 
 def test_a_router_that_translates_has_private_addresses_below_it_also_without_a_preset() -> None:

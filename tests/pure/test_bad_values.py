@@ -59,7 +59,7 @@ BAD = {
     "an unknown key at the top": (
         ROUTER + '[[routr]]\nname = "x"',
         "routr",
-        "unknown key; accepted: router, device, region, region-link; did you mean 'router'?",
+        "unknown key; accepted: router, device, region, region-link, addresses; did you mean 'router'?",
     ),
     "a key of a router that is to come": (ROUTER + "ra_enabled = false", "router[0].ra_enabled", NOT_YET),
     "a key of an interface that is to come": (

@@ -13,12 +13,12 @@ from patchbay.errors import AllocationError
 from patchbay.layout.allocate import empty_layout, extend
 from patchbay.layout.blocks import Block, block_of, pages, with_blocks
 from patchbay.layout.layout import Layout, PolicyLayout, RouterLayout
-from patchbay.model.lab import DeviceSpec, IfaceSpec, LabSpec, RegionSpec, RouterSpec
+from patchbay.model.lab import Addresses, DeviceSpec, IfaceSpec, LabSpec, RegionSpec, RouterSpec
 from patchbay.model.nat import Nat, NatConfig
 from patchbay.plan.nat import block_elements
 from tests.pure.labs import QUICK
 
-OUTSIDE = IPv4Address("203.0.113.2")
+OUTSIDE = IPv4Address("26.0.0.2")
 
 
 def block_nat(size: int) -> NatConfig:
@@ -33,8 +33,10 @@ def devices(number: int, router: str = "cgn", first: int = 0) -> tuple[DeviceSpe
     return tuple(device(f"{router}-{each}", router) for each in range(first, first + number))
 
 
-def built(*routers: RouterSpec, devices: tuple[DeviceSpec, ...] = ()) -> Layout:
-    return extend(empty_layout(), LabSpec(routers=routers, devices=devices))
+def built(
+    *routers: RouterSpec, devices: tuple[DeviceSpec, ...] = (), addresses: Addresses = Addresses.GLOBAL
+) -> Layout:
+    return extend(empty_layout(), LabSpec(routers=routers, devices=devices, addresses=addresses))
 
 
 def found(layout: Layout, name: str = "cgn") -> tuple[RouterLayout, PolicyLayout]:
@@ -203,7 +205,7 @@ def test_addresses_of_a_pool_are_never_given_to_others(steps: list[str]) -> None
             else LabSpec(devices=(device(f"d{number}", step),))
         )
         layout = extend(layout, added)
-    above = [address for address in given_out(layout) if address in IPv4Network("203.0.113.0/24")]
+    above = [address for address in given_out(layout) if address in IPv4Network("26.0.0.0/16")]
     assert (
         len(above)
         == len({*above})
@@ -248,7 +250,7 @@ def test_where_the_network_above_is_full_a_way_out_is_told(
     routers: tuple[RouterSpec, ...], way_out: str
 ) -> None:
     room = 13 if len(routers) == 2 else 253
-    layout = built(*routers, devices=devices(room))
+    layout = built(*routers, devices=devices(room), addresses=Addresses.DOCUMENTATION)
     assert len(found(layout)[1].pool) == room - 1
     with pytest.raises(AllocationError) as raised:
         extend(layout, LabSpec(devices=(device("one-more", "cgn"),)))
@@ -256,6 +258,7 @@ def test_where_the_network_above_is_full_a_way_out_is_told(
 
 
 def test_where_the_network_above_is_full_the_nat_and_its_blocks_are_told() -> None:
-    layout = built(RouterSpec("cgn", nat=block_nat(64512)), devices=devices(253))
+    cgn = RouterSpec("cgn", nat=block_nat(64512))
+    layout = built(cgn, devices=devices(253), addresses=Addresses.DOCUMENTATION)
     with pytest.raises(AllocationError, match=r"^router 'cgn' .*smaller blocks than 64512 ports$"):
         extend(layout, LabSpec(devices=(device("one-more", "cgn"),)))

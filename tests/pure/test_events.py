@@ -114,7 +114,7 @@ def test_the_state_of_a_lab_tells_what_a_user_would_ask() -> None:
         "ip_support": "dual-stack",
         "downstream": ["10.0.0.0/16", "fd00::/48"],
     }
-    assert home["uplink"]["addresses"] == ["198.19.192.2/32", "2001:2::2/128"]
+    assert home["uplink"]["addresses"] == ["26.1.0.2/32", "2d01:0:0:1::2/128"]
     assert laptop["default_via"] == "eth0"
     assert laptop["ifaces"][0]["router"] == "home"
     assert laptop["ifaces"][0]["addresses"] == ["10.0.0.2/16", "fd00::2/64"]

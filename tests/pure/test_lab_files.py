@@ -103,7 +103,7 @@ block_icmp_frag_needed = "no"
 
 [[router]]
 name = "four"
-downstream_cidr = "203.0.113.0/24"
+downstream_cidr = "26.0.0.0/16"
 
 [[router]]
 name = "six"
@@ -143,7 +143,7 @@ device.a.count: found an integer (0); accepted: 1 to 10000
 region.eu.ra_enabled: is not available in this version of patchbay
 region-link[0].b: is missing, and required
 region-link[0].loss_pct: found 200; accepted: 0 to 100 %
-simulation: unknown key; accepted: router, device, region, region-link
+simulation: unknown key; accepted: router, device, region, region-link, addresses
 region.a/b: name 'a/b' contains a slash or NUL, and names a folder of the run
 router[0].mtu: found 9; accepted: 68 to 65535 bytes
 router[1].name: duplicate name 'home': it is also the name of router[0]
@@ -153,7 +153,7 @@ device.b.an-interface-name-too-long: interface name 'an-interface-name-too-long'
 device.b.an-interface-name-too-long.gateway: unknown router 'nobody'; known: {routers}
 device.ix: 'ix' is the name of the exchange; accepted: any other name
 device.c: a device needs an interface; accepted: at least one [device.NAME.IFACE] with a gateway
-router[5].downstream_cidr: 203.0.113.0/24 overlaps 203.0.113.0/24 of the exchange {own}
+router[5].downstream_cidr: 26.0.0.0/16 overlaps 26.0.0.0/16 of the exchange {own}
 router[6].ip_support: found 'v6-only', but 'four' above it is 'v4-only': no IP version in common
 """
 
@@ -204,7 +204,8 @@ def table(header: str, **values: Any) -> str:
 
 def written(spec: LabSpec) -> str:
     """The lab as a TOML file."""
-    parts = [f"[region.{quoted(region.name)}]\n" for region in spec.regions]
+    parts = [f"addresses = {quoted(spec.addresses)}\n"] if spec.addresses else []
+    parts += [f"[region.{quoted(region.name)}]\n" for region in spec.regions]
     for link in spec.region_links:
         parts.append(table("[[region-link]]", a=link.a, b=link.b, **link.condition.said()))
     for router in spec.routers:

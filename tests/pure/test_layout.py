@@ -199,6 +199,6 @@ def test_a_node_is_found_by_its_name(spec: LabSpec) -> None:
 
 def test_the_exchange_has_the_addresses_that_the_documentation_names() -> None:
     assert [address.ip for address in empty_layout().ix.lan.addresses] == [
-        ip_address("203.0.113.1"),
-        ip_address("2001:db8::1"),
+        ip_address("26.0.0.1"),
+        ip_address("2d00::1"),
     ]

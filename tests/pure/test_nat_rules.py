@@ -25,7 +25,7 @@ LAYOUT = extend(empty_layout(), LabSpec(routers=(RouterSpec("r", nat=Nat.HOME),)
 _FOUND = LAYOUT.router("r")
 assert _FOUND
 ROUTER: RouterLayout = _FOUND
-OUTSIDE = "203.0.113.2"
+OUTSIDE = "26.0.0.2"
 
 
 def policy_of(nat: Nat | NatConfig, generation: int = 0) -> PolicyLayout:
@@ -282,11 +282,11 @@ def test_a_pool_that_grows_leaves_the_rules_alone() -> None:
     """Or a host that comes would make the NAT forget all others."""
     config = NatConfig(port_allocation="block:64512", filtering=EI)
     policy = policy_of(config)
-    assert list(map(str, policy.pool)) == ["203.0.113.3", "203.0.113.4"]
+    assert list(map(str, policy.pool)) == ["26.0.0.3", "26.0.0.4"]
     table = read_table(text_of(config))
     for chain in ("prerouting", "outgoing", "input", "memory"):
         assert "@outside " in " ".join(table.chains[chain].rules)
-    assert "203.0.113.3" not in text_of(config)
+    assert "26.0.0.3" not in text_of(config)
 
 
 # A kernel

@@ -76,7 +76,7 @@ def test_blocks_of_all_hosts_come_after_the_table_that_they_are_elements_of() ->
     kernel = carried_out(plan(LAB, nat(BLOCKS)), built(LAB))
     table = kernel.namespaces[NS].tables["nat"]
     hosts = ["10.0.0.2", "10.0.0.3", "10.0.0.4"]
-    assert table.elements["outside_address"] == dict.fromkeys(hosts, "203.0.113.2")
+    assert table.elements["outside_address"] == dict.fromkeys(hosts, "26.0.0.2")
     assert [*table.elements["page"]] == [f"{host} . {page}" for host in hosts for page in range(4)]
 
 

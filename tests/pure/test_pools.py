@@ -23,7 +23,7 @@ def on_wan(kernel: Kernel, ns: str = NS) -> list[str]:
 def test_addresses_of_a_pool_are_the_uplinks_and_no_route_leads_to_them() -> None:
     before = built(LAB)
     kernel = carried_out(plan(LAB, nat(ALL_PORTS)), before)
-    pool = ["203.0.113.3/32", "203.0.113.4/32"]
+    pool = ["26.0.0.3/32", "26.0.0.4/32"]
     assert on_wan(kernel) == sorted([*on_wan(before), *pool])
     for ns in ("ix", NS):
         assert kernel.namespaces[ns].routes == before.namespaces[ns].routes

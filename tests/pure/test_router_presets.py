@@ -14,8 +14,8 @@ from patchbay.model.nat import Nat, NatConfig
 from patchbay.model.presets import resolve
 from tests.pure.labs import problems_of
 
-PRIVATE, CARRIER, PUBLIC = map(ip_network, ("10.0.0.0/8", "100.64.0.0/10", "198.18.0.0/15"))
-ULA, PUBLIC_V6 = map(ip_network, ("fd00::/32", "2001:db8::/32"))
+PRIVATE, CARRIER, PUBLIC = map(ip_network, ("10.0.0.0/8", "100.64.0.0/10", "55.0.0.0/8"))
+ULA, PUBLIC_V6 = map(ip_network, ("fd00::/32", "2d00::/32"))
 
 
 @frozen

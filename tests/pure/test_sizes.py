@@ -11,8 +11,16 @@ from patchbay.errors import AllocationError, SpecError
 from patchbay.layout import pools
 from patchbay.layout.allocate import empty_layout, extend
 from patchbay.layout.layout import Layout
-from patchbay.layout.pools import Pool, host_in
-from patchbay.model.lab import DeviceSpec, IfaceSpec, LabSpec, RegionSpec, RouterPreset, RouterSpec
+from patchbay.layout.pools import CARRIER, PRIVATE, PUBLIC_PLANS, ULA, Pool, host_in
+from patchbay.model.lab import (
+    Addresses,
+    DeviceSpec,
+    IfaceSpec,
+    LabSpec,
+    RegionSpec,
+    RouterPreset,
+    RouterSpec,
+)
 from patchbay.model.nat import Nat
 from patchbay.plan.change import between
 from tests.pure.labs import router_of
@@ -67,10 +75,11 @@ def test_the_number_of_commands_grows_with_the_number_of_nodes_and_no_faster() -
     assert counts[2] - counts[1] == counts[1] - counts[0] == 150 * owners["d0"]
 
 
-def test_the_exchange_is_full_with_253_routers() -> None:
+def test_the_exchange_of_documentation_addresses_is_full_with_253_routers() -> None:
     private = {"nat": Nat.HOME, "downstream_cidr": IPv4Network("192.168.1.0/24")}
-    built(LabSpec(routers=routers(253, **private)))
-    assert refusal(LabSpec(routers=routers(254, **private))) == (
+    few = Addresses.DOCUMENTATION
+    built(LabSpec(routers=routers(253, **private), addresses=few))
+    assert refusal(LabSpec(routers=routers(254, **private), addresses=few)) == (
         "no address left below the exchange: it has room for 253; put routers below other routers (upstream=)"
     )
 
@@ -109,10 +118,12 @@ def test_the_private_pool_has_256_networks() -> None:
     )
 
 
-def test_there_may_be_64_regions() -> None:
-    built(LabSpec(regions=tuple(RegionSpec(str(n)) for n in range(64))))
-    assert refusal(LabSpec(regions=tuple(RegionSpec(str(n)) for n in range(65)))) == (
-        "the region pool is used up: it has 64 networks"
+@pytest.mark.parametrize(("addresses", "most"), [("global", 255), ("documentation", 64)])
+def test_the_regions_of_a_pool_run_out(addresses: str, most: int) -> None:
+    regions = tuple(RegionSpec(str(n)) for n in range(most + 1))
+    built(LabSpec(regions=regions[:most], addresses=Addresses(addresses)))
+    assert refusal(LabSpec(regions=regions, addresses=Addresses(addresses))) == (
+        f"the region pool is used up: it has {most} networks"
     )
 
 
@@ -130,31 +141,82 @@ def test_a_pool_gives_out_its_blocks_one_after_another() -> None:
     assert pool.network(6) is None
 
 
-ALL = [pools.PUBLIC, pools.REGION, pools.PRIVATE, pools.V6_PUBLIC, pools.ULA, pools.V6_REGION]
-# Set aside for documentation and benchmarks (RFC 5737, 3849, 2544, 5180), or private (RFC 1918, 4193).
+PLANS = pytest.mark.parametrize("addresses", list(Addresses))
+# Set aside for documentation and benchmarks: RFC 5737, 3849, 2544, 5180.
 HARMLESS: list[IPv4Network | IPv6Network] = [
-    *map(IPv4Network, ("203.0.113.0/24", "198.18.0.0/15", "10.0.0.0/8")),
-    *map(IPv6Network, ("2001:db8::/32", "2001:2::/48", "fc00::/7")),
+    *map(IPv4Network, ("203.0.113.0/24", "198.18.0.0/15")),
+    *map(IPv6Network, ("2001:db8::/32", "2001:2::/48")),
+]
+# IANA's registries of special-purpose addresses, as Rust's `is_global` and Python's have them, with
+# multicast, 6to4 relays (RFC 7526) and 6to4 itself. Each row of a registry is in one of these.
+SPECIAL: list[IPv4Network | IPv6Network] = [
+    *map(IPv4Network, ("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16")),
+    *map(IPv4Network, ("172.16.0.0/12", "192.0.0.0/24", "192.0.2.0/24", "192.31.196.0/24")),
+    *map(IPv4Network, ("192.52.193.0/24", "192.88.99.0/24", "192.168.0.0/16", "192.175.48.0/24")),
+    *map(IPv4Network, ("198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/3")),
+    *map(IPv6Network, ("::/3", "2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48")),
+    *map(IPv6Network, ("3fff::/20", "4000::/2", "8000::/1")),
 ]
 
 
-@pytest.mark.parametrize("pool", ALL, ids=lambda pool: pool.name)
-def test_no_address_of_the_real_internet_is_in_the_pool(pool: Pool) -> None:
-    for block, _ in pool.blocks:
-        assert any(block.version == net.version and block.subnet_of(net) for net in HARMLESS)  # type: ignore[arg-type]
+def public_networks(addresses: Addresses) -> list[IPv4Network | IPv6Network]:
+    plan = PUBLIC_PLANS[addresses]
+    own_pools = (plan.region, plan.region_v6, plan.public, plan.public_v6)
+    return [
+        *(block for pool in own_pools for block, _ in pool.blocks),
+        *(own.network for own in plan.exchange),
+    ]
 
 
-def test_no_pool_overlaps_another() -> None:
-    blocks = [block for pool in ALL for block, _ in pool.blocks]
-    blocks += [IPv4Network("203.0.113.0/24")]
-    for number, block in enumerate(blocks):
-        for other in blocks[:number]:
-            assert block.version != other.version or not block.overlaps(other)
+def overlapping(network: IPv4Network | IPv6Network, others: list[IPv4Network | IPv6Network]) -> list[Any]:
+    return [other for other in others if other.version == network.version and other.overlaps(network)]
 
 
-def test_the_exchange_has_the_first_network_of_the_public_ipv6_pool_for_itself() -> None:
-    first = built(LabSpec(routers=routers(1, preset=RouterPreset.PUBLIC)))
-    assert router_of(first, "r0").networks[1] == IPv6Network("2001:db8:1::/48")
+def test_public_addresses_are_in_no_special_range() -> None:
+    for network in public_networks(Addresses.GLOBAL):
+        assert not overlapping(network, SPECIAL)
+        assert network.network_address.is_global and network.broadcast_address.is_global
+
+
+def test_documentation_addresses_are_nobodys() -> None:
+    for network in public_networks(Addresses.DOCUMENTATION):
+        assert any(network.subnet_of(each) for each in overlapping(network, HARMLESS))
+
+
+@PLANS
+def test_no_network_is_given_out_twice(addresses: Addresses) -> None:
+    """The exchange has what comes before the first network of a pool."""
+    plan = PUBLIC_PLANS[addresses]
+    first = [
+        pool.network(0)
+        for pool in (plan.region, plan.region_v6, plan.public, plan.public_v6, PRIVATE, CARRIER, ULA)
+    ]
+    networks = [network for network in (*first, *(own.network for own in plan.exchange)) if network]
+    assert len(networks) == 9
+    for number, network in enumerate(networks):
+        assert not overlapping(network, networks[:number])
+
+
+@pytest.mark.parametrize(
+    ("addresses", "lan"), [("global", "2d00:0:1::/48"), ("documentation", "2001:db8:1::/48")]
+)
+def test_the_exchange_has_the_first_network_of_the_public_ipv6_pool_for_itself(
+    addresses: str, lan: str
+) -> None:
+    spec = LabSpec(routers=routers(1, preset=RouterPreset.PUBLIC), addresses=Addresses(addresses))
+    assert router_of(built(spec), "r0").networks[1] == IPv6Network(lan)
+
+
+def test_a_lab_keeps_the_ranges_that_it_was_opened_with() -> None:
+    old = LabSpec(routers=routers(1), addresses=Addresses.DOCUMENTATION)
+    layout = extend(built(old), LabSpec(routers=(RouterSpec("s"),), addresses=Addresses.DOCUMENTATION))
+    assert router_of(layout, "s").networks[0] == IPv4Network("198.18.4.0/22")
+    with pytest.raises(SpecError) as raised:
+        extend(layout, LabSpec(addresses=Addresses.GLOBAL))
+    assert str(raised.value) == (
+        "addresses: found 'global', but the lab has 'documentation' since it was opened; "
+        "accepted: the same, or open_lab(addresses='global')"
+    )
 
 
 @pytest.mark.parametrize(
@@ -171,7 +233,7 @@ def test_the_last_host_of_a_network_in(network: IPv4Network | IPv6Network, last:
 
 def test_what_is_wrong_is_told_before_what_does_not_fit() -> None:
     with pytest.raises(SpecError) as raised:
-        built(LabSpec(regions=(RegionSpec("-"), *(RegionSpec(str(n)) for n in range(65)))))
+        built(LabSpec(regions=(RegionSpec("-"), *(RegionSpec(str(n)) for n in range(256)))))
     assert [problem.path for problem in raised.value.problems] == ["region.-"]
 
 

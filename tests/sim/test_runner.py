@@ -76,7 +76,7 @@ env = { NAME = "n-${first.port}" }
 """, device="b")  # fmt: skip
     outcome = await outcome_of(tmp_path, steps)
     assert outcome.error == ""
-    assert log(outcome, "b").split() == ["81", "x", "n-81", "198.18.0.3", "198.18.0.2"]
+    assert log(outcome, "b").split() == ["81", "x", "n-81", "55.0.0.3", "55.0.0.2"]
     assert log(outcome, "a", "stderr") == "key x\n"
 
 
@@ -152,7 +152,7 @@ async def test_a_step_for_a_counted_device_runs_on_each(tmp_path: Path) -> None:
 id = "own"
 args = ["${ip.pair}"]
 captures.ip.regex = "mine (.*)"
-""", device="pair") + '[[step]]\naction = "assert"\ncheck = "own.ip contains 198.18"\n'  # fmt: skip
+""", device="pair") + '[[step]]\naction = "assert"\ncheck = "own.ip contains 55.0"\n'  # fmt: skip
     outcome = await outcome_of(tmp_path, steps)
     assert outcome.error == ""
     assert log(outcome, "pair-0") != log(outcome, "pair-1")
