@@ -57,6 +57,16 @@ _DEVICE_KEYS = frozenset(field.name for field in attrs.fields(_DeviceTable))
 
 
 @frozen
+class _LabTable:
+    """The keys of the lab itself, at the top of a file."""
+
+    addresses: Addresses | None = None
+
+
+_LAB_KEYS = [field.name for field in attrs.fields(_LabTable)]
+
+
+@frozen
 class _RegionTable:
     """`[region.NAME]`; `latencies` are in ms, one way, to other regions."""
 
@@ -71,8 +81,9 @@ class _RegionPair:
     b: str
 
 
-_PARTS = ["router", "device", "region", "region-link", "addresses"]
-TOPOLOGY_KEYS = frozenset(_PARTS)
+_PARTS = ["router", "device", "region", "region-link"]
+_KEYS = [*_PARTS, *_LAB_KEYS]
+TOPOLOGY_KEYS = frozenset(_KEYS)
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -116,11 +127,11 @@ def draft_part(table: Mapping[str, Any], source: str | None = None, folder: Path
         devices=reader.devices(table.get("device")),
         regions=reader.regions(table.get("region")),
         region_links=reader.region_links(table.get("region-link")),
-        addresses=reader.addresses(table.get("addresses")),
+        addresses=reader.addresses(table),
     )
     problems = [
         *reader.problems,
-        *(unknown_key(key, _PARTS, "") for key in table if key not in _PARTS),
+        *(unknown_key(key, _KEYS, "") for key in table if key not in _KEYS),
     ]
     # Nothing is held against a part that cannot be read at all.
     unreadable = {problem.path for problem in problems} & {*_PARTS}
@@ -197,15 +208,9 @@ class _Reader:
             return []
         return [evolve(device, name=f"{name}-{number}", counted_from=name) for number in range(traits.count)]
 
-    def addresses(self, value: object) -> Addresses | None:
-        try:
-            return None if value is None else self._converter.structure(value, Addresses)
-        except Exception as error:
-            found = collect(error, "addresses")
-            if not found:
-                raise
-            self.problems += found
-            return None
+    def addresses(self, table: Mapping[str, Any]) -> Addresses | None:
+        own = {key: value for key, value in table.items() if key in _LAB_KEYS}
+        return self._read(own, _LabTable, "", {}).addresses
 
     def _array(self, value: object, part: str) -> Sequence[Any]:
         if value is None:

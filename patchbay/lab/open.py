@@ -37,8 +37,8 @@ async def open_lab(
     (default: $PATCHBAY_OUTDIR; unset means that nothing is written); `run_dir` names that folder itself.
     `emulator` is what puts links into their conditions: the kernel's "netem", a relay in "userspace",
     or netem where the kernel has it ("auto"). `addresses` chooses the ranges of public addresses: "global",
-    which programs take for public (default, unless the spec names others), or "documentation", those of
-    RFC 5737, 3849, 2544 and 5180.
+    ranges that programs take for public, or "documentation", the ranges of RFC 5737, 3849, 2544 and 5180
+    (default: the choice of the spec, or "global").
 
     Leaving the block, for whatever reason, ends every process of the lab, closes every socket it
     handed out, and so ends every namespace. An exception of the block leaves it as itself.

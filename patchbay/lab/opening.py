@@ -47,13 +47,10 @@ async def opened(
     addresses: Addresses | str | None,
 ) -> AsyncIterator[Lab]:
     """Open a lab in a sandbox that is starting; see `open_lab`."""
-    given = SimpleNamespace(ipv6=ipv6, emulator=emulator, addresses=addresses)
-    kinds = {
-        "ipv6": Ipv6,
-        "emulator": Emulator,
-        **({"addresses": Addresses} if addresses is not None else {}),
-    }
-    refuse_wrong(given, {key: partial(one_of, kind=kind) for key, kind in kinds.items()})
+    ranges = Addresses.GLOBAL if addresses is None else addresses
+    given = SimpleNamespace(ipv6=ipv6, emulator=emulator, addresses=ranges)
+    kinds = {"ipv6": Ipv6, "emulator": Emulator, "addresses": Addresses}
+    refuse_wrong(given, {name: partial(one_of, kind=kind) for name, kind in kinds.items()})
     draft = _draft(spec)
     if addresses is not None:
         draft = evolve(draft, spec=evolve(draft.spec, addresses=Addresses(addresses)))

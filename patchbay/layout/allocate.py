@@ -58,13 +58,10 @@ def extend(layout: Layout, added: LabSpec) -> Layout:
 
 def lay_out(draft: Draft) -> Layout:
     """Return the layout of a whole lab file. Raises `SpecError` with all problems, or `AllocationError`."""
-    return _extended(empty_layout(), draft)
+    return _extended(empty_layout(draft.spec.addresses or Addresses.GLOBAL), draft)
 
 
 def _extended(layout: Layout, draft: Draft) -> Layout:
-    addresses = draft.spec.addresses or layout.addresses
-    if addresses is not layout.addresses and layout == empty_layout(layout.addresses):
-        layout = empty_layout(addresses)
     unread = {problem.path for problem in draft.problems}
     found = [problem for problem in check(layout, draft.spec) if unread.isdisjoint(_parts(problem.path))]
     problems = [*draft.problems, *found]

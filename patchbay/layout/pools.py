@@ -1,7 +1,7 @@
 """The address plan: which addresses a lab uses. docs/addresses.md says the same for users.
 
 Public addresses are from blocks that programs take for public, because peer-to-peer software does not try
-to connect to the ranges of documentation and benchmarks. A lab can have those ranges instead.
+to connect to the ranges of documentation and benchmarks. Labs of `Addresses.DOCUMENTATION` have those ranges.
 """
 
 from __future__ import annotations
@@ -76,9 +76,10 @@ class PublicPlan:
 
 
 PUBLIC_PLANS: Mapping[Addresses, PublicPlan] = {
-    # IPv4: 26/8 and 55/8 are the US Department of Defense's (IANA's IPv4 registry), and serve no public
-    # host. A /16 each, because peer-to-peer software counts addresses of one /16 as one group of peers
-    # (Bitcoin Core's netgroup). IPv6: 2d00::/8 is global unicast that IANA keeps, so nobody's.
+    # 26/8 and 55/8 are assigned to the US Department of Defense (IANA, IPv4 Address Space). 2d00::/8 is
+    # reserved, so nobody's (IANA, IPv6 Global Unicast Address Assignments). Each network has a /16 of its
+    # own, because peer-to-peer software takes the addresses of a /16 for one group of peers (Bitcoin Core,
+    # netgroup.cpp).
     Addresses.GLOBAL: PublicPlan(
         exchange=(IPv4Interface("26.0.0.1/16"), IPv6Interface("2d00::1/64")),
         region=Pool("region", ((IPv4Network("26.0.0.0/8"), 16),), first=1),

@@ -185,7 +185,11 @@ class DeviceSpec:
 
 @frozen
 class LabSpec:
-    """A whole topology, or what is added to one. Without `addresses` it has those of the lab, or "global"."""
+    """A whole topology, or an addition to the topology of a lab.
+
+    `addresses` chooses the ranges of a new lab's public addresses (default "global"). In an addition it is
+    None, or repeats the choice of the lab.
+    """
 
     regions: tuple[RegionSpec, ...] = ()
     routers: tuple[RouterSpec, ...] = ()

@@ -7,8 +7,11 @@ from collections.abc import Iterable
 
 from patchbay.change.base import Change
 from patchbay.change.codec import from_record, to_table
-from patchbay.layout.allocate import empty_layout
+from patchbay.change.nodes import Add
+from patchbay.config.draft import Draft
+from patchbay.layout.allocate import lay_out
 from patchbay.layout.layout import Layout
+from patchbay.model.lab import LabSpec
 
 __all__ = ["layout_after", "to_line"]
 
@@ -20,8 +23,11 @@ def to_line(change: Change) -> str:
 
 def layout_after(lines: Iterable[str]) -> Layout:
     """Return the layout after the changes of a changes.jsonl, without a line that is still being written."""
-    layout = empty_layout()
-    for line in lines:
-        if line.endswith("\n"):
-            layout = from_record(json.loads(line)).apply(layout)
+    changes = (from_record(json.loads(line)) for line in lines if line.endswith("\n"))
+    # The first change is what the lab was opened with, which chooses the ranges of its addresses.
+    opening = next(changes, Add(LabSpec()))
+    assert isinstance(opening, Add)
+    layout = lay_out(Draft(opening.spec))
+    for change in changes:
+        layout = change.apply(layout)
     return layout

@@ -26,6 +26,7 @@ def test_go_libp2p_takes_global_addresses_for_public_and_no_others(
     addresses: Addresses, tmp_path: Path
 ) -> None:
     """By `IsPublicAddr` of go-multiaddr, on which go-libp2p's hole punching depends."""
+    assert shutil.which("go"), "needs Go 1.23 or newer: https://go.dev/doc/install"
     program = shutil.copytree(SOURCE, tmp_path / "program")
     asked = hosts(addresses)
     argv = ["go", "run", "-mod=mod", ".", *asked]

@@ -15,6 +15,7 @@ from patchbay.plan.port_mapping import HTTP_PORT
 from tests.nat import talk
 from tests.nat.asking import (
     INSIDE,
+    LAB,
     OUTSIDE,
     WITNESS,
     Client,
@@ -55,6 +56,11 @@ async def test_the_gateway_is_found_by_multicast_and_tells_its_address() -> None
         assert f"desc: http://{gateway(lab.device('laptop'))}:{HTTP_PORT}/rootDesc.xml" in out
         assert f"ExternalIPAddress = {lab.router('home').ip}" in out
         assert "Status : Connected" in out
+
+
+async def test_a_router_with_a_documentation_address_grants_no_ports() -> None:
+    async with mapping_lab({**LAB, "addresses": "documentation"}) as lab:
+        assert "network failure" in await NatPmp().ask(lab.device("laptop"))
 
 
 async def test_the_second_host_that_wants_a_port_is_refused_or_gets_another() -> None:

@@ -9,8 +9,9 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
+from patchbay.config.draft import Draft
 from patchbay.errors import AllocationError
-from patchbay.layout.allocate import empty_layout, extend
+from patchbay.layout.allocate import empty_layout, extend, lay_out
 from patchbay.layout.blocks import Block, block_of, pages, with_blocks
 from patchbay.layout.layout import Layout, PolicyLayout, RouterLayout
 from patchbay.model.lab import Addresses, DeviceSpec, IfaceSpec, LabSpec, RegionSpec, RouterSpec
@@ -36,7 +37,7 @@ def devices(number: int, router: str = "cgn", first: int = 0) -> tuple[DeviceSpe
 def built(
     *routers: RouterSpec, devices: tuple[DeviceSpec, ...] = (), addresses: Addresses = Addresses.GLOBAL
 ) -> Layout:
-    return extend(empty_layout(), LabSpec(routers=routers, devices=devices, addresses=addresses))
+    return lay_out(Draft(LabSpec(routers=routers, devices=devices, addresses=addresses)))
 
 
 def found(layout: Layout, name: str = "cgn") -> tuple[RouterLayout, PolicyLayout]:

@@ -7,14 +7,16 @@ from typing import Any
 
 import attrs
 import pytest
+from attrs import evolve
 from hypothesis import given
+from hypothesis import strategies as st
 
 from patchbay.config.draft import Draft
 from patchbay.config.lab_file import draft_lab, read_lab
 from patchbay.errors import PatchbayError, SpecError
 from patchbay.layout.allocate import lay_out
 from patchbay.model.firewall import FirewallConfig
-from patchbay.model.lab import DeviceSpec, IfaceSpec, LabSpec, RouterPreset, RouterSpec
+from patchbay.model.lab import Addresses, DeviceSpec, IfaceSpec, LabSpec, RouterPreset, RouterSpec
 from patchbay.model.link import Impairment, LinkPreset
 from patchbay.model.nat import NatConfig
 from tests.pure.labs import QUICK, labs
@@ -220,8 +222,9 @@ def written(spec: LabSpec) -> str:
 
 
 @QUICK
-@given(labs())
-def test_a_lab_written_as_toml_is_read_back_as_it_was(spec: LabSpec) -> None:
+@given(labs(), st.sampled_from([None, *Addresses]))
+def test_a_lab_written_as_toml_is_read_back_as_it_was(spec: LabSpec, addresses: Addresses | None) -> None:
+    spec = evolve(spec, addresses=addresses)
     assert draft_lab(tomllib.loads(written(spec))).spec == spec
 
 
@@ -247,3 +250,13 @@ def test_regions_come_into_being_by_being_named() -> None:
         }
     ).spec
     assert [region.name for region in spec.regions] == ["us", "asia", "eu", "africa"]
+
+
+@pytest.mark.parametrize(("value", "found"), [("global ", "'global '"), (5, "an integer (5)")])
+def test_wrong_addresses_hide_no_other_mistake(value: object, found: str) -> None:
+    table = {"addresses": value, "device": {"d": {"eth0": {"gateway": "nobody"}}}}
+    with pytest.raises(SpecError) as raised:
+        lay_out(read_lab(table))
+    told = [(problem.path, problem.message) for problem in raised.value.problems]
+    assert [path for path, _ in told] == ["addresses", "device.d.eth0.gateway"]
+    assert told[0][1].startswith(f"found {found}; accepted: 'global', 'documentation'")

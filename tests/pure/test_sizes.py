@@ -7,9 +7,10 @@ from unittest.mock import patch
 
 import pytest
 
+from patchbay.config.draft import Draft
 from patchbay.errors import AllocationError, SpecError
 from patchbay.layout import pools
-from patchbay.layout.allocate import empty_layout, extend
+from patchbay.layout.allocate import extend, lay_out
 from patchbay.layout.layout import Layout
 from patchbay.layout.pools import CARRIER, PRIVATE, PUBLIC_PLANS, ULA, Pool, host_in
 from patchbay.model.lab import (
@@ -36,7 +37,7 @@ def devices(number: int, on: int = 1) -> tuple[DeviceSpec, ...]:
 
 
 def built(spec: LabSpec) -> Layout:
-    return extend(empty_layout(), spec)
+    return lay_out(Draft(spec))
 
 
 def refusal(spec: LabSpec) -> str:
@@ -208,14 +209,18 @@ def test_the_exchange_has_the_first_network_of_the_public_ipv6_pool_for_itself(
 
 
 def test_a_lab_keeps_the_ranges_that_it_was_opened_with() -> None:
-    old = LabSpec(routers=routers(1), addresses=Addresses.DOCUMENTATION)
-    layout = extend(built(old), LabSpec(routers=(RouterSpec("s"),), addresses=Addresses.DOCUMENTATION))
+    layout = built(LabSpec(routers=routers(1), addresses=Addresses.DOCUMENTATION))
+    layout = extend(layout, LabSpec(routers=(RouterSpec("s"),), addresses=Addresses.DOCUMENTATION))
     assert router_of(layout, "s").networks[0] == IPv4Network("198.18.4.0/22")
+
+
+@pytest.mark.parametrize(("opened", "added"), [("documentation", "global"), ("global", "documentation")])
+def test_an_open_lab_does_not_change_its_ranges_not_even_when_it_is_empty(opened: str, added: str) -> None:
     with pytest.raises(SpecError) as raised:
-        extend(layout, LabSpec(addresses=Addresses.GLOBAL))
+        extend(built(LabSpec(addresses=Addresses(opened))), LabSpec(addresses=Addresses(added)))
     assert str(raised.value) == (
-        "addresses: found 'global', but the lab has 'documentation' since it was opened; "
-        "accepted: the same, or open_lab(addresses='global')"
+        f"addresses: found '{added}', but the lab has '{opened}' since it was opened; "
+        f"accepted: the same, or open_lab(addresses='{added}')"
     )
 
 

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from patchbay.change.links import LoseLink, UseEmulator
 from patchbay.change.names import SetName
 from patchbay.change.nodes import Add
-from patchbay.layout.allocate import empty_layout
-from patchbay.model.lab import LabSpec
+from patchbay.config.draft import Draft
+from patchbay.layout.allocate import lay_out
+from patchbay.model.lab import Addresses, LabSpec
 from patchbay.model.link import Emulator
 from patchbay.model.names import NsName
 from patchbay.plan.change import between
@@ -197,9 +198,12 @@ def test_what_was_found_done_already_is_a_comment() -> None:
 
 
 @QUICK
-@given(labs(), st.integers(0, 2**32))
-def test_the_lines_of_its_changes_give_the_layout_of_a_lab(spec: LabSpec, seed: int) -> None:
-    layout = Add(spec).apply(empty_layout())
+@given(labs(), st.sampled_from([None, *Addresses]), st.integers(0, 2**32))
+def test_the_lines_of_its_changes_give_the_layout_of_a_lab(
+    spec: LabSpec, addresses: Addresses | None, seed: int
+) -> None:
+    spec = evolve(spec, addresses=addresses)
+    layout = lay_out(Draft(spec))
     lines = [to_line(Add(spec)), to_line(UseEmulator(Emulator.USERSPACE))]
     layout = UseEmulator(Emulator.USERSPACE).apply(layout)
     for change, _, new in walk(layout, seed):

@@ -70,6 +70,7 @@ def test_a_sim_that_is_written_out_is_the_same_sim_when_read_again(file: Path, t
 
 
 EVERYTHING = """
+addresses = "documentation"
 [region.eu]
 latencies = { us = 40 }
 [region.us]
@@ -98,6 +99,7 @@ def test_the_whole_of_a_lab_survives_json_as_any_parser_takes_it(tmp_path: Path)
     (tmp_path / "train.up").write_text("5\n9\n")
     sim = loaded(tmp_path, '[[step]]\naction = "wait"\nduration = "1s"', topology=EVERYTHING)
     table = json.loads(json.dumps(as_table(sim), allow_nan=False))
+    assert table["addresses"] == "documentation"
     assert table["router"][0]["nat"]["port_allocation"] == "block:64"
     copy = tmp_path / "elsewhere" / "copy.toml"
     copy.parent.mkdir()
