@@ -188,7 +188,10 @@ def on_link_del(neighbour: Address, dev: IfName) -> Args:
 
 def _route(route: RouteLayout) -> Args:
     via = ("via", str(route.via)) if route.via else ()
-    mtu = ("mtu", str(route.mtu)) if route.mtu is not None else ()
+    # Without the lock, IPv6 routes take the MTU of their interface each time that it changes, and a bridge
+    # has that of its smallest port (rt6_mtu_change_route in net/ipv6/route.c, br_mtu_auto_adjust).
+    locked = ("lock",) if route.prefix.version == 6 else ()
+    mtu = ("mtu", *locked, str(route.mtu)) if route.mtu is not None else ()
     return (str(route.prefix), *via, "dev", route.dev, *mtu)
 
 

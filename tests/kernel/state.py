@@ -53,10 +53,10 @@ def parse(lines: Iterable[str]) -> State:
 
 def cleaned(value: Any) -> Any:
     if isinstance(value, dict):
-        kept = value if "NO-CARRIER" not in value.get("flags", ()) else _without_carrier(value)
+        kept = value if _has_carrier(value) else _without_carrier(value)
         return {key: cleaned(inner) for key, inner in kept.items() if key not in VOLATILE}
     if isinstance(value, list):
-        kept_items = (cleaned(inner) for inner in value if not _is_down(inner))
+        kept_items = (cleaned(inner) for inner in value if not (_is_down(inner) or _is_no_queue(inner)))
         return sorted(kept_items, key=lambda inner: json.dumps(inner, sort_keys=True))
     return value
 
@@ -64,6 +64,16 @@ def cleaned(value: Any) -> Any:
 def _is_down(value: Any) -> bool:
     """Tell whether this is the route to the neighbours on a link that has no carrier any more."""
     return isinstance(value, dict) and value.get("dst") == "fe80::/64" and "linkdown" in value["flags"]
+
+
+def _is_no_queue(value: Any) -> bool:
+    """Tell whether this is the qdisc of a link without a queue, which has none until it was up once."""
+    return isinstance(value, dict) and value.get("kind") == "noqueue"
+
+
+def _has_carrier(value: dict[str, Any]) -> bool:
+    flags = value.get("flags")
+    return flags is None or "ifname" not in value or ("UP" in flags and "NO-CARRIER" not in flags)
 
 
 def _without_carrier(link: dict[str, Any]) -> dict[str, Any]:

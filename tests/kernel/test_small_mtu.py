@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 import patchbay
@@ -26,3 +28,14 @@ async def test_a_router_and_a_device_without_ipv6_have_any_mtu_of_ipv4(
             assert await reaches(inner, lab.ix.ip, "-M", "dont", "-s", str(size))
         done = await router.run(["cat", "/sys/class/net/wan/mtu"], capture_stdout=True)
         assert int(done.stdout) == mtu
+
+
+async def test_a_route_keeps_its_mtu_when_another_device_lowers_that_of_the_lan() -> None:
+    async with patchbay.open_lab() as lab:
+        router = await lab.add_router("cluster", preset="datacenter")
+        jumbo = await lab.add_device("jumbo", uplink=router, mtu=9000)
+        await lab.add_device("usual", uplink=router)
+        for version, address in ((4, jumbo.ip), (6, jumbo.ip6)):
+            routes = ["ip", f"-{version}", "-j", "route", "show", str(address)]
+            (route,) = json.loads((await router.run(routes, capture_stdout=True)).stdout)
+            assert route["metrics"] == [{"mtu": 9000}]

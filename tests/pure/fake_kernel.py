@@ -317,7 +317,7 @@ class Kernel:
         if words[0] == UNREACHABLE:
             return ip_network(words[1]), (None, words[0], None)
         target = words.pop(0)
-        options = _options(words, "via", "dev", "mtu")
+        options = _options([word for word in words if word != "lock"], "via", "dev", "mtu")
         via = ip_address(options["via"]) if "via" in options else None
         network = ip_network("0.0.0.0/0" if target == "default" else target)
         return network, (via, options["dev"], int(options["mtu"]) if "mtu" in options else None)
