@@ -17,24 +17,25 @@ if TYPE_CHECKING:
         SetDownlinkCondition,
         SetLinkCondition,
     )
-    from patchbay.change.names import SetName, SetNameserver
+    from patchbay.change.names import AddName, RemoveName, SetNameserver
     from patchbay.change.nodes import Add, RemoveDevice, RemoveRouter
     from patchbay.change.policies import FlushNat, SetFirewall, SetNat
 
 __all__ = [
     "Add",
+    "AddName",
     "BreakRegionLink",
     "Change",
     "Event",
     "FlushNat",
     "LinkRegions",
     "RemoveDevice",
+    "RemoveName",
     "RemoveRouter",
     "RestoreRegionLink",
     "SetDownlinkCondition",
     "SetFirewall",
     "SetLinkCondition",
-    "SetName",
     "SetNameserver",
     "SetNat",
     "from_table",
@@ -54,7 +55,8 @@ _HOMES = {
     "SetDownlinkCondition": "patchbay.change.links",
     "SetFirewall": "patchbay.change.policies",
     "SetLinkCondition": "patchbay.change.links",
-    "SetName": "patchbay.change.names",
+    "AddName": "patchbay.change.names",
+    "RemoveName": "patchbay.change.names",
     "SetNameserver": "patchbay.change.names",
     "SetNat": "patchbay.change.policies",
     "from_table": "patchbay.change.codec",

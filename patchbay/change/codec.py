@@ -16,7 +16,7 @@ from patchbay.change.links import (
     UseEmulator,
 )
 from patchbay.change.made import made_of
-from patchbay.change.names import SetName, SetNameserver
+from patchbay.change.names import AddName, RemoveName, SetNameserver
 from patchbay.change.nodes import Add, RemoveDevice, RemoveRouter
 from patchbay.change.policies import FlushNat, SetFirewall, SetNat
 from patchbay.config.converter import describe_value
@@ -33,7 +33,7 @@ CHANGES: Mapping[str, type[Change]] = {
         *(Add, RemoveDevice, RemoveRouter),
         *(SetLinkCondition, SetDownlinkCondition, LinkRegions, BreakRegionLink, RestoreRegionLink),
         *(SetNat, FlushNat, SetFirewall),
-        *(SetName, SetNameserver),
+        *(AddName, RemoveName, SetNameserver),
     )
 }
 

@@ -91,5 +91,6 @@ def everything(layout: Layout) -> Iterator[Event]:
         elif wire.broken:
             yield "service_lost", {"service": "relay", **link_place(key)}
     for scope, hosts in layout.names.hosts.items():
-        for name, address in hosts.items():
-            yield "dns_entry_added", {"scope": scope, "name": name, "ip": str(address)}
+        for name, addresses in hosts.items():
+            for address in addresses:
+                yield "dns_entry_added", {"scope": scope, "name": name, "ip": str(address)}

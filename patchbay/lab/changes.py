@@ -13,7 +13,7 @@ from patchbay.change.fields import everything
 from patchbay.change.links import UseEmulator
 from patchbay.change.names import NameChange
 from patchbay.change.nodes import Add
-from patchbay.errors import CommandFailed, LabBrokenError, LabDiedError, PatchbayError
+from patchbay.errors import CommandFailed, LabBrokenError, LabDiedError, PatchbayError, SpecError
 from patchbay.execute.apply import Outcome, apply, apply_now
 from patchbay.lab.garbage import collection_paused
 from patchbay.lab.session import Session
@@ -50,14 +50,12 @@ class _Pending:
         """Put the changes of names on top of the names that the lab has by now."""
         layout = evolve(self.layout, names=names)
         for change in self.changes:
-            if isinstance(change, NameChange) and _has_node_of(layout, change):
-                layout = change.apply(layout)
+            if isinstance(change, NameChange):
+                # Another task may have removed the node or the name meanwhile.
+                with contextlib.suppress(SpecError):
+                    layout = change.apply(layout)
         nodes = {scope for scope in layout.names.scopes() if layout.node(scope)}
         self.layout = evolve(layout, names=layout.names.only(nodes))
-
-
-def _has_node_of(layout: Layout, change: NameChange) -> bool:
-    return change.node is None or layout.node(change.node) is not None
 
 
 async def _planned(old: Layout, new: Layout) -> Plan:
@@ -200,7 +198,7 @@ class Changes:
         self._recorder.change(done, pending.changes, pending.events)
         self._take(pending.layout)
         for change in self._meanwhile:
-            if _has_node_of(self.standing, change):
+            with contextlib.suppress(SpecError):
                 self._rename(change)
 
     async def _undo(self, new: Layout, done: list[Outcome]) -> None:

@@ -10,18 +10,17 @@ from typing import Any
 
 from patchbay.change.base import Change
 from patchbay.change.links import BreakRegionLink, LinkRegions, RestoreRegionLink
-from patchbay.change.made import made_of
-from patchbay.change.names import SetName, SetNameserver
 from patchbay.change.nodes import Add
 from patchbay.config.converter import shared_converter, structure
 from patchbay.errors import SpecError
 from patchbay.lab.core import Core
 from patchbay.lab.links import DEFAULT_REGIONS, LinkStats
+from patchbay.lab.named import Named
 from patchbay.lab.node import Node
 from patchbay.lab.nodes import Device, Iface, Ix, Region, Router
 from patchbay.lab.wished import by_name, iface_table, look_up, name_of
 from patchbay.layout.find import find_region
-from patchbay.layout.layout import Address, RouterKind
+from patchbay.layout.layout import RouterKind
 from patchbay.layout.wires import region_key
 from patchbay.model.firewall import Firewall, FirewallConfig
 from patchbay.model.lab import (
@@ -44,7 +43,7 @@ from patchbay.tools.commands import Command
 __all__ = ["Lab"]
 
 
-class Lab:
+class Lab(Named):
     """A live lab. `open_lab` makes it, and leaving the block ends it."""
 
     def __init__(self, core: Core) -> None:
@@ -53,6 +52,10 @@ class Lab:
 
     def __repr__(self) -> str:
         return f"<Lab {self.label!r}: {len(self.routers)} routers, {len(self.devices)} devices>"
+
+    @property
+    def _scope(self) -> None:
+        return None
 
     @property
     def label(self) -> str:
@@ -255,23 +258,6 @@ class Lab:
     def ix(self) -> Ix:
         """Return the exchange."""
         return self._core.handle(Ix, "ix")
-
-    # -- names
-
-    def dns_entry(self, name: str, ip: str | Address) -> None:
-        """Give `name` the address `ip` in every node: for its processes, and inside `enter()`.
-
-        Raises `SpecError` for a name or an address that cannot be one.
-        """
-        self._core.apply_now(made_of(SetName, name=name, ip=ip))
-
-    def resolve(self, name: str) -> Address | None:
-        """Return the address that `dns_entry` gave `name` in the whole lab, or None."""
-        return self._core.present.names.resolve("", name)
-
-    def set_nameserver(self, ip: str | Address) -> None:
-        """Set the name server that every node's processes ask (`/etc/resolv.conf`)."""
-        self._core.apply_now(made_of(SetNameserver, ip=ip))
 
     # -- what was done
 

@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import trio
 from attrs import field, frozen
 
-from patchbay.change.made import made_of
-from patchbay.change.names import SetName, SetNameserver
 from patchbay.errors import PatchbayError, StaleHandleError
 from patchbay.lab.core import Core
+from patchbay.lab.named import Named
 from patchbay.lab.running import Input, Output, run_to_end
 from patchbay.layout.layout import Address, IfaceLayout, Layout, NodeLayout, of_version
 from patchbay.layout.wires import condition_of
@@ -83,7 +82,7 @@ def _link_local(mac: str) -> IPv6Address:
     return IPv6Address(b"\xfe\x80" + bytes(6) + eui)
 
 
-class Node:
+class Node(Named):
     """A device, router or exchange of a live lab. Made by the lab; there is no constructor to call."""
 
     def __init__(self, core: Core, name: str) -> None:
@@ -94,6 +93,10 @@ class Node:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} of lab {self._core.label!r}>"
+
+    @property
+    def _scope(self) -> str:
+        return self.name
 
     # -- what it is
 
@@ -338,20 +341,6 @@ class Node:
             async with background(self.gone) as tasks:
                 tasks.start_soon(reflect, sock)
                 yield (host or own, plain.getsockname()[1])
-
-    # -- names
-
-    def dns_entry(self, name: str, ip: str | Address) -> None:
-        """Give `name` the address `ip` in this node alone: for its processes, and inside `enter()`."""
-        self._core.apply_now(made_of(SetName, name=name, ip=ip, node=self.name))
-
-    def resolve(self, name: str) -> Address | None:
-        """Return the address that `dns_entry` gave `name` in this node or in the lab, or None."""
-        return self._core.present.names.resolve(self.name, name)
-
-    def set_nameserver(self, ip: str | Address) -> None:
-        """Set the name server that this node's processes ask (`/etc/resolv.conf`)."""
-        self._core.apply_now(made_of(SetNameserver, ip=ip, node=self.name))
 
     # -- inside
 

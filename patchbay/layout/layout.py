@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Mapping
+from contextlib import suppress
 from enum import StrEnum
 from ipaddress import (
     IPv4Address,
@@ -18,7 +19,7 @@ from attrs import evolve, field, frozen
 from patchbay.model.firewall import Firewall, FirewallConfig
 from patchbay.model.lab import Addresses, IpSupport, NatV6
 from patchbay.model.link import Condition, Emulator
-from patchbay.model.names import KERNEL_IFNAMES, IfName, NsName
+from patchbay.model.names import KERNEL_IFNAMES, IfName, NsName, dns_name
 from patchbay.model.nat import Nat, NatConfig
 
 __all__ = [
@@ -193,14 +194,26 @@ NodeLayout = RouterLayout | DeviceLayout
 
 @frozen
 class Names:
-    """The addresses of names, in the whole lab (scope "") or in one node (scope: its name)."""
+    """The addresses of names, in the whole lab (scope "") or in one node (scope: its name).
 
-    hosts: Mapping[str, Mapping[str, Address]] = field(factory=dict)
+    Keys of `hosts` within a scope have the form of `dns_name`.
+    """
+
+    hosts: Mapping[str, Mapping[str, tuple[Address, ...]]] = field(factory=dict)
     nameservers: Mapping[str, Address] = field(factory=dict)
 
-    def with_host(self, scope: str, name: str, address: Address) -> Names:
-        entries = {**self.hosts.get(scope, {}), name: address}
-        return evolve(self, hosts={**self.hosts, scope: entries})
+    def given(self, scope: str, name: str) -> tuple[Address, ...]:
+        """Return the addresses that `name` was given in exactly this scope."""
+        with suppress(UnicodeError):
+            return self.hosts.get(scope, {}).get(dns_name(name), ())
+        return ()
+
+    def with_host(self, scope: str, name: str, addresses: tuple[Address, ...]) -> Names:
+        """Return the names where these are all addresses of `name`; none removes the name."""
+        entries = {**self.hosts.get(scope, {}), dns_name(name): addresses}
+        kept = {name: addresses for name, addresses in entries.items() if addresses}
+        hosts = {**self.hosts, scope: kept}
+        return evolve(self, hosts={scope: entries for scope, entries in hosts.items() if entries})
 
     def with_nameserver(self, scope: str, address: Address) -> Names:
         return evolve(self, nameservers={**self.nameservers, scope: address})
@@ -217,9 +230,9 @@ class Names:
             {scope: server for scope, server in self.nameservers.items() if scope in kept},
         )
 
-    def resolve(self, scope: str, name: str) -> Address | None:
-        """Return the address of `name` in a node, or None."""
-        return self.hosts.get(scope, {}).get(name) or self.hosts.get("", {}).get(name)
+    def resolve(self, scope: str, name: str) -> tuple[Address, ...]:
+        """Return the addresses of `name` in a node: its own, or else those in the whole lab."""
+        return self.given(scope, name) or self.given("", name)
 
 
 @frozen

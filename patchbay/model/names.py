@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container
+from contextlib import suppress
+from ipaddress import ip_address
 from typing import NewType
 
 __all__ = [
     "KERNEL_IFNAMES",
+    "LOOPBACK_NAMES",
     "IfName",
     "NsName",
+    "dns_name",
     "env_name",
+    "host_name_problem",
     "iface_name_problem",
     "node_name_problem",
     "private_folder_problem",
     "slug",
+    "spellings",
     "unique_name",
 ]
 
@@ -27,6 +33,8 @@ NODE_NAME_BYTES = 63
 IFNAME_BYTES = 15
 # In every namespace already: lo itself, and the folders beside the interfaces' in /proc/sys/net.
 KERNEL_IFNAMES = frozenset({"lo", "all", "default"})
+# In the hosts file of every node already.
+LOOPBACK_NAMES = ("localhost", "ip6-localhost", "ip6-loopback")
 
 
 def node_name_problem(name: str) -> str | None:
@@ -42,7 +50,62 @@ def node_name_problem(name: str) -> str | None:
         return f"name {name!r} is only dots, and names a folder of the run"
     if not name.isprintable():
         return f"name {name!r} contains a control character"
+    if name.lower() in LOOPBACK_NAMES or _is_address(name):
+        return f"name {name!r} is the host name of the node too, and programs read it as an address"
     return None
+
+
+def _is_address(name: str) -> bool:
+    with suppress(ValueError):
+        return bool(ip_address(name))
+    return False
+
+
+# RFC 1035 section 2.3.4: 255 bytes on the wire, of which the first length and the root take two.
+_DNS_NAME_BYTES = 253
+# What getaddrinfo(3) takes for an IPv4 address by inet_aton(3), such as `127.1`.
+_INET_ADDRESS = re.compile(r"(?:0x[0-9a-f]*|[0-9]+)(?:\.(?:0x[0-9a-f]*|[0-9]+)){0,3}")
+
+
+def host_name_problem(name: str) -> str | None:
+    """Return why no host can be looked up by `name`, or None if one can."""
+    if not name.isprintable() or re.search(r"[\s#]", name):
+        return f"{name!r} cannot be in a hosts file; accepted: a host name"
+    try:
+        plain = dns_name(name)
+    except UnicodeError:
+        plain = ""
+    if not 1 <= len(plain) <= _DNS_NAME_BYTES:
+        limits = f"labels of 1 to 63 bytes, {_DNS_NAME_BYTES} together with their dots"
+        return f"{name!r} cannot be a host name; accepted: {limits}"
+    if plain in LOOPBACK_NAMES:
+        return f"{name!r} is the loopback interface of each node (RFC 6761 section 6.3)"
+    if _is_address(name) or _INET_ADDRESS.fullmatch(plain):
+        return f"{name!r} is an address, which no program looks up; accepted: a host name"
+    return None
+
+
+def dns_name(name: str) -> str:
+    """Return the one form of a host name's spellings: RFC 4343 for case, RFC 3490 for other alphabets.
+
+    A final dot is left out. Raises `UnicodeError` where a label is empty or has more than 63 bytes.
+    """
+    return name.encode("idna").decode().lower().removesuffix(".")
+
+
+def spellings(name: str) -> tuple[str, ...]:
+    """Return how programs may ask for a host name, `name` first: its own alphabet and ASCII, and a final dot.
+
+    Case is not varied, because whoever reads a hosts file ignores it.
+    """
+    plain = dns_name(name)
+    forms = [name.removesuffix("."), plain]
+    with suppress(UnicodeError):
+        forms.append(plain.encode().decode("idna"))
+    different: dict[str, str] = {}
+    for form in forms:
+        different.setdefault(form.lower(), form)
+    return tuple(f"{form}{end}" for end in ("", ".") for form in different.values())
 
 
 # Folders that a node has of its own in any case, or without which no program starts.

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from patchbay.layout.layout import Layout, Names, NodeLayout
+from patchbay.layout.layout import Address, Layout, Names, NodeLayout
+from patchbay.model.names import LOOPBACK_NAMES, spellings
 from patchbay.plan.resources import Phase, Resource, Resources
 from patchbay.tools.commands import RemoveFile, WriteFile
 
-__all__ = ["FILES", "name_resources", "names_files", "own_file"]
+__all__ = ["FILES", "hosts_line", "name_resources", "names_files", "own_file"]
 
 # In the lab's private /run. A node's processes have copies of them in /etc: of the lab's files, or of the
 # files of a node with names of its own.
 FILES = ("hosts", "resolv.conf")
 
-_LOCAL = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
+_LOCAL = f"127.0.0.1 localhost\n::1 {' '.join(LOOPBACK_NAMES)}\n"
+# A file without a name server makes strict resolvers give up (hickory, dnspython), and others ask a public
+# one. Nothing listens on the loopback interface, which refuses at once.
+_NO_SERVER = "# No name server was set: questions are refused at once.\nnameserver 127.0.0.1\n"
 
 
 def own_file(name: str, ns: str) -> str:
@@ -31,12 +35,18 @@ def _hosts(names: Names, scope: str) -> str:
     """Return a hosts file with the node's own names first, because the first line wins."""
     own = names.hosts.get(scope, {})
     entries = {**own, **{name: at for name, at in names.hosts.get("", {}).items() if name not in own}}
-    return _LOCAL + "".join(f"{address} {name}\n" for name, address in entries.items())
+    return _LOCAL + "".join(
+        hosts_line(address, name) for name, addresses in entries.items() for address in addresses
+    )
+
+
+def hosts_line(address: Address, name: str) -> str:
+    return f"{address} {' '.join(spellings(name))}\n"
 
 
 def _resolv_conf(names: Names, scope: str) -> str:
     server = names.nameservers.get(scope) or names.nameservers.get("")
-    return f"nameserver {server}\n" if server else "# no nameserver was set for this lab\n"
+    return f"nameserver {server}\n" if server else _NO_SERVER
 
 
 _CONTENT = {"hosts": _hosts, "resolv.conf": _resolv_conf}

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from ipaddress import IPv4Address
 from typing import Any
 
 from attrs import asdict, frozen
 
 from patchbay.layout.layout import Address, DeviceLayout, Layout, NodeLayout, RouterLayout, of_version
-from patchbay.plan.hosts import names_files
+from patchbay.model.names import NODE_NAME_BYTES, host_name_problem, slug
+from patchbay.plan.hosts import hosts_line, names_files
 
 __all__ = ["Userland", "userland"]
 
 # Debian Policy's address for the host name of a machine without a permanent address.
-_NO_ADDRESS = "127.0.1.1"
+_NO_ADDRESS = IPv4Address("127.0.1.1")
 
 
 @frozen
@@ -36,20 +38,25 @@ class Userland:
 def userland(layout: Layout, node: NodeLayout) -> Userland:
     """Return what the processes of a node see now."""
     return Userland(
-        hostname=node.name,
+        hostname=_host_name(node),
         own_names=_own_names(layout, node),
         files=names_files(layout, node),
         private=node.private if isinstance(node, DeviceLayout) else (),
     )
 
 
+def _host_name(node: NodeLayout) -> str:
+    """Return the node's name, or what is most like it among names that can be looked up."""
+    return slug(node.name, NODE_NAME_BYTES) if host_name_problem(node.name) else node.name
+
+
 def _own_names(layout: Layout, node: NodeLayout) -> str:
-    """Return the lines for the host name, unless the lab has names for it or hosts(5) cannot have it."""
-    given = layout.names.resolve(node.name, node.name) is not None
-    if given or not node.name.isprintable() or any(sign.isspace() or sign == "#" for sign in node.name):
+    """Return the lines for the host name, unless the lab has addresses for it."""
+    name = _host_name(node)
+    if layout.names.resolve(node.name, name):
         return ""
-    addresses = [str(address) for address in _addresses(node)] or [_NO_ADDRESS]
-    return "".join(f"{address} {node.name}\n" for address in addresses)
+    addresses = list(_addresses(node)) or [_NO_ADDRESS]
+    return "".join(hosts_line(address, name) for address in addresses)
 
 
 def _addresses(node: NodeLayout) -> Iterator[Address]:

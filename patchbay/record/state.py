@@ -57,8 +57,8 @@ def reduce_event(state: State, kind: str, fields: Fields) -> None:
         case "router_removed" | "device_removed":
             del state[kind.removesuffix("_removed") + "s"][fields["name"]]
             state["dns"].pop(fields["name"], None)
-        case "dns_entry_added":
-            state["dns"].setdefault(fields["scope"], {})[fields["name"]] = fields["ip"]
+        case "dns_entry_added" | "dns_entry_removed":
+            _reduce_name(state["dns"], kind, fields)
         case "region_linked" | "region_link_broken" | "region_link_restored":
             _reduce_region_link(state, kind, fields)
         case "nat_changed" | "firewall_changed":
@@ -73,6 +73,19 @@ def reduce_event(state: State, kind: str, fields: Fields) -> None:
                 link[f"{prefix}_lost"] = True
             else:
                 link.pop(f"{prefix}_lost", None)
+
+
+def _reduce_name(dns: State, kind: str, fields: Fields) -> None:
+    """Add or remove an address, unless it was: two tasks may do the same, one of them in a batch."""
+    scope, name, ip = fields["scope"], fields["name"], fields["ip"]
+    names = dict(dns.get(scope, {}))
+    others = [other for other in names.pop(name, []) if other != ip or kind == "dns_entry_added"]
+    added = [ip] if kind == "dns_entry_added" and ip not in others else []
+    if others or added:
+        names[name] = others + added
+    dns[scope] = names
+    if not names:
+        del dns[scope]
 
 
 def _reduce_region_link(state: State, kind: str, fields: Fields) -> None:

@@ -297,7 +297,7 @@ async def test_names_are_the_nodes_inside_and_unknown_ones_fail_as_they_do_there
         with server.enter():
             assert (await trio.socket.getaddrinfo(b"db.lab", "http"))[0][4] == ("192.0.2.1", 80)
         printed = await laptop.run(["getent", "hosts", "db.lab"], capture_stdout=True)
-        assert printed.stdout.split() == [b"192.0.2.2", b"db.lab"]
+        assert printed.stdout.split() == [b"192.0.2.2", b"db.lab", b"db.lab."]
         assert (lab.resolve("db.lab"), laptop.resolve("db.lab")) == (
             ip_address("192.0.2.1"),
             ip_address("192.0.2.2"),

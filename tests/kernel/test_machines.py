@@ -38,7 +38,7 @@ async def test_a_node_has_a_host_name_that_resolves_to_its_addresses() -> None:
             assert found == {str(node.ip), str(node.ip6)}
         assert socket.gethostname() not in ("laptop", "home")
         lab.dns_entry("laptop", "192.0.2.1")
-        assert await said(lab.device("laptop"), "getent hosts laptop") == "192.0.2.1       laptop"
+        assert await said(lab.device("laptop"), "getent hosts laptop") == "192.0.2.1       laptop laptop."
 
 
 @pytest.mark.ordinary

@@ -1,5 +1,10 @@
 """Names are part of a lab: batched, undone and recorded like everything else."""
 
+import socket
+from ipaddress import ip_address
+from typing import Any
+
+import dns.resolver
 import pytest
 import trio
 
@@ -26,9 +31,86 @@ async def test_names_that_are_set_in_a_batch_are_there_after_it() -> None:
             assert str(lab.resolve("all.lab")) == "192.0.2.1"
             assert str(laptop.resolve("own.lab")) == "192.0.2.2"
             assert "lab" not in await hosts_of(server)
-        assert "192.0.2.2 own.lab\n192.0.2.1 all.lab" in await hosts_of(laptop)
+        assert "192.0.2.2 own.lab own.lab.\n192.0.2.1 all.lab all.lab." in await hosts_of(laptop)
         assert "own.lab" not in await hosts_of(server)
         assert "all.lab" in await hosts_of(server)
+
+
+async def addresses_of(device: Device, name: str) -> set[str]:
+    """Return the addresses that glibc gives programs for a name."""
+    done = await device.run(["getent", "ahosts", name], capture_stdout=True, check=False)
+    return {line.split()[0] for line in done.stdout.decode().splitlines()}
+
+
+@pytest.mark.ordinary
+async def test_programs_find_all_addresses_of_a_name_in_any_spelling() -> None:
+    async with home_lab() as lab:
+        laptop, server = lab.device("laptop"), lab.device("server")
+        given = {"192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8::2"}
+        lab.dns_entry("db.lab", "192.0.2.1", ip_address("2001:db8::1"))
+        lab.dns_entry("DB.lab.", "192.0.2.2", "2001:db8::2")
+        laptop.dns_entry("own.lab", "192.0.2.3", "192.0.2.4")
+        for name in ("db.lab", "Db.LAB", "db.lab.", "DB.lab."):
+            assert await addresses_of(server, name) == given
+            with laptop.enter():
+                found = await trio.socket.getaddrinfo(name, 80, type=socket.SOCK_STREAM)
+            assert {address[0] for *_, address in found} == given
+        assert await addresses_of(laptop, "OWN.lab.") == {"192.0.2.3", "192.0.2.4"}
+        assert [str(address) for address in lab.resolve_all("db.LAB.")] == [
+            *("192.0.2.1", "2001:db8::1", "192.0.2.2", "2001:db8::2"),
+        ]
+        assert str(lab.resolve("DB.lab")) == "192.0.2.1"
+        lab.remove_dns_entry("Db.lab", "192.0.2.1", "2001:db8::2")
+        assert await addresses_of(server, "db.lab") == {"192.0.2.2", "2001:db8::1"}
+        laptop.remove_dns_entry("own.lab")
+        assert await addresses_of(laptop, "own.lab") == set()
+        with pytest.raises(patchbay.SpecError, match=r"unknown name 'own\.lab'"):
+            laptop.remove_dns_entry("own.lab")
+        assert lab.state()["dns"] == {"": {"db.lab": ["2001:db8::1", "192.0.2.2"]}}
+
+
+def servers_of_dnspython() -> list[Any]:
+    return [*dns.resolver.Resolver().nameservers]  # raises NoResolverConfiguration where there is none
+
+
+@pytest.mark.parametrize("over", ["+notcp", "+tcp"])
+async def test_questions_are_refused_in_the_node_where_no_name_server_was_set(over: str) -> None:
+    async with home_lab() as lab:
+        laptop = lab.device("laptop")
+        assert await laptop.call(servers_of_dnspython) == ["127.0.0.1"]
+        patient = [f"+timeout={DEADLINE:g}", "+tries=1"]
+        done = await laptop.run(["dig", over, *patient, "www.example"], capture_stdout=True, check=False)
+        assert b"127.0.0.1#53" in done.stdout and b"connection refused" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["odd 'name' $HOME", "ünï", "UPPER", "a#b", "a..b"])
+async def test_a_node_with_an_odd_name_finds_itself(name: str) -> None:
+    async with home_lab() as lab:
+        device = await lab.add_device(name, uplink="home")
+        own = (await device.run(["hostname"], capture_stdout=True)).stdout.decode().strip()
+        assert await addresses_of(device, own) == {str(device.ip), str(device.ip6)}
+        assert await device.call(socket.gethostname) == own
+
+
+async def test_a_name_that_another_task_removed_meanwhile_is_not_in_the_way_of_a_batch() -> None:
+    async with home_lab() as lab, trio.open_nursery() as nursery:
+        lab.dns_entry("old.lab", "192.0.2.1")
+        began, go_on = trio.Event(), trio.Event()
+
+        async def remove() -> None:
+            async with lab.batch():
+                lab.remove_dns_entry("old.lab")
+                lab.dns_entry("new.lab", "192.0.2.2")
+                began.set()
+                await go_on.wait()
+
+        nursery.start_soon(remove)
+        await began.wait()
+        lab.remove_dns_entry("old.lab")
+        go_on.set()
+        while lab.resolve("new.lab") is None:
+            await trio.lowlevel.checkpoint()
+        assert lab.resolve("old.lab") is None
 
 
 async def test_names_of_a_batch_that_fails_are_not_there() -> None:
@@ -137,6 +219,6 @@ async def test_a_name_of_a_node_that_another_task_removes_goes_with_the_node() -
         while "laptop" in [device.name for device in lab.devices]:
             await trio.lowlevel.checkpoint()
         assert str(lab.resolve("now.lab")) == "192.0.2.1"
-        assert lab.state()["dns"] == {"": {"now.lab": "192.0.2.1"}}
+        assert lab.state()["dns"] == {"": {"now.lab": ["192.0.2.1"]}}
         lab.dns_entry("later.lab", "192.0.2.3")
         assert "later.lab" in await hosts_of(lab.device("server"))

@@ -17,7 +17,7 @@ from patchbay.change.links import (
     SetLinkCondition,
     UseEmulator,
 )
-from patchbay.change.names import SetName, SetNameserver
+from patchbay.change.names import AddName, RemoveName, SetNameserver
 from patchbay.change.nodes import Add, RemoveDevice, RemoveRouter
 from patchbay.change.policies import FlushNat, SetFirewall, SetNat
 from patchbay.layout.layout import Layout
@@ -47,7 +47,11 @@ WORDS: dict[str, tuple[Change, str]] = {
     "restore-region-link": (RestoreRegionLink("eu", "us"), "restore the link of regions 'eu' and 'us'"),
     "lose-link": (LoseLink(EU_US), "cut the link eu us, whose relay has ended"),
     "use-emulator": (UseEmulator(Emulator.NETEM), "let 'netem' put links into their conditions"),
-    "set-name": (SetName("x", ip_address("192.0.2.1")), "let 'x' stand for 192.0.2.1 in every node"),
+    "add-name": (
+        AddName("x", (ip_address("192.0.2.1"), ip_address("2001:db8::1"))),
+        "give the name 'x' 192.0.2.1, 2001:db8::1 in every node",
+    ),
+    "remove-name": (RemoveName("x", node="laptop"), "take from the name 'x' its addresses in 'laptop'"),
     "set-nameserver": (
         SetNameserver(ip_address("192.0.2.1"), "laptop"),
         "ask the name server 192.0.2.1 in 'laptop'",

@@ -184,7 +184,7 @@ BAD: dict[str, tuple[dict[str, object], tuple[str, str]]] = {
         ("interface", "unknown interface 'eth1'; known: eth0; did you mean 'eth0'?"),
     ),
     "an unknown node": (
-        {"action": "set-name", "name": "x", "ip": "192.0.2.1", "node": "lapto"},
+        {"action": "add-name", "name": "x", "ips": ["192.0.2.1"], "node": "lapto"},
         ("node", "unknown node 'lapto'; known: home, ix, laptop; did you mean 'laptop'?"),
     ),
     "an unknown region": (

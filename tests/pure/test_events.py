@@ -9,7 +9,7 @@ import trio.testing
 from hypothesis import given
 
 from patchbay.change.base import Change
-from patchbay.change.names import SetName
+from patchbay.change.names import AddName, RemoveName
 from patchbay.change.nodes import Add
 from patchbay.layout.allocate import empty_layout
 from patchbay.layout.layout import Layout
@@ -65,9 +65,17 @@ def test_each_node_is_told_of_once_and_by_its_kind(spec: LabSpec) -> None:
 
 def test_names_are_part_of_the_state() -> None:
     one, two = ip_address("192.0.2.1"), ip_address("2001:db8::2")
-    log, layout = told([SetName("x", one), SetName("x", two, "ix"), SetName("x", two)])
+    log, layout = told([AddName("x", (one,)), AddName("X.", (two,), "ix"), AddName("x", (two, one))])
     assert reduce_events(log.events) == snapshot(layout)
-    assert snapshot(layout)["dns"] == {"": {"x": "2001:db8::2"}, "ix": {"x": "2001:db8::2"}}
+    assert snapshot(layout)["dns"] == {"": {"x": ["192.0.2.1", "2001:db8::2"]}, "ix": {"x": ["2001:db8::2"]}}
+
+
+def test_a_removed_name_is_no_part_of_the_state() -> None:
+    one, two = ip_address("192.0.2.1"), ip_address("2001:db8::2")
+    added = (AddName("x", (one, two)), AddName("y", (one,)), AddName("x", (one,), "ix"))
+    log, layout = told([*added, RemoveName("x", (one,)), RemoveName("Y."), RemoveName("x", node="ix")])
+    assert reduce_events(log.events) == snapshot(layout)
+    assert snapshot(layout)["dns"] == {"": {"x": ["2001:db8::2"]}}
 
 
 def test_an_event_of_another_kind_changes_no_state() -> None:

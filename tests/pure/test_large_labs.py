@@ -15,6 +15,7 @@ import pytest
 
 from patchbay.change import (
     Add,
+    AddName,
     BreakRegionLink,
     Change,
     FlushNat,
@@ -25,7 +26,6 @@ from patchbay.change import (
     SetDownlinkCondition,
     SetFirewall,
     SetLinkCondition,
-    SetName,
     SetNameserver,
     SetNat,
 )
@@ -84,8 +84,8 @@ CHANGES: dict[str, Change] = {
     "a NAT": SetNat("r1", Nat.CORPORATE),
     "a flush": FlushNat("r1"),
     "a firewall": SetFirewall("r1", Firewall.CORPORATE),
-    "a name": SetName("new.test", ip_address("192.0.2.1")),
-    "a name of a device": SetName("new.test", ip_address("192.0.2.1"), "d1"),
+    "a name": AddName("new.test", (ip_address("192.0.2.1"),)),
+    "a name of a device": AddName("new.test", (ip_address("192.0.2.1"),), "d1"),
     "a name server": SetNameserver(ip_address("192.0.2.1"), "d1"),
 }
 

@@ -64,6 +64,10 @@ BAD_IFACES = {
         )
     },
 }
+BAD_NODES |= {
+    name: f"name {name!r} is the host name of the node too, and programs read it as an address"
+    for name in ("localhost", "LocalHost", "192.0.2.1", "::1")
+}
 GOOD_IFACES = ["eth0", "eth0.5", "a" * 15, "é" * 7, "wlp3s0", "a-b", "1", "if10", "wan"]
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patchbay.change.links import LoseLink, UseEmulator
-from patchbay.change.names import SetName
+from patchbay.change.names import AddName
 from patchbay.change.nodes import Add
 from patchbay.config.draft import Draft
 from patchbay.layout.allocate import lay_out
@@ -121,7 +121,7 @@ def test_a_file_in_a_folder_of_a_node_is_written_by_hand_too(tmp_path: Path) -> 
 
 def test_the_labs_own_names_are_bound_over_etc_and_a_nodes_are_not() -> None:
     address = ip_address("192.0.2.1")
-    layout = SetName("own.lab", address, "lo").apply(SetName("all.lab", address).apply(ODD_LAB))
+    layout = AddName("own.lab", (address,), "lo").apply(AddName("all.lab", (address,)).apply(ODD_LAB))
     files = [command for command in between(None, layout) if isinstance(command, WriteFile)]
     script = as_script(journal_of(files).records(), "names")
     shell("-n", script=script)

@@ -12,7 +12,7 @@ from patchbay.change.links import (
     SetDownlinkCondition,
     SetLinkCondition,
 )
-from patchbay.change.names import SetName, SetNameserver
+from patchbay.change.names import AddName, RemoveName, SetNameserver
 from patchbay.change.nodes import Add, RemoveDevice, RemoveRouter
 from patchbay.change.policies import FlushNat, SetFirewall, SetNat
 from patchbay.errors import SpecError
@@ -138,7 +138,8 @@ def _name(rng: Random, layout: Layout) -> Change | None:
     node = rng.choice([None, "ix", *layout.devices, *_routers(layout)])
     address = rng.choice(ADDRESSES)
     changes: tuple[Change, ...] = (
-        SetName(f"name{rng.randint(0, 3)}.lab", address, node),
+        AddName(f"name{rng.randint(0, 3)}.lab", (address,), node),
+        RemoveName(f"name{rng.randint(0, 3)}.lab", node=node),
         SetNameserver(address, node),
     )
     return rng.choice(changes)

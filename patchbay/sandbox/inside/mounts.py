@@ -14,9 +14,13 @@ from patchbay.sandbox.inside import kernel
 
 __all__ = ["fresh_proc", "mount_machine", "own_proc", "prepare_mounts"]
 
-# Files in /etc of which each node has its own, and nsswitch.conf(5), which all nodes of a lab share.
+# Files in /etc of which each node has its own, and those that all nodes of a lab share.
 _NAMES = ("hosts", "resolv.conf")
 _NAME_SERVICES = "nsswitch.conf"
+_HOST_CONF = "host.conf"
+_SHARED = (_NAME_SERVICES, _HOST_CONF)
+# host.conf(5): without the line glibc finds the first address of a name in hosts alone.
+_ALL_ADDRESSES = "multi on\n"
 # Only files and then DNS, whatever the machine asks; other databases, such as accounts, are the machine's.
 _HOSTS_SOURCES = "hosts: files dns"
 
@@ -28,8 +32,9 @@ def prepare_mounts() -> None:
     _own_run()
     os.makedirs("/run/patchbay/proc")
     _make_etc_files_exist()
-    with open(f"/run/patchbay/{_NAME_SERVICES}", "w", errors="surrogateescape") as file:
-        file.write(_name_services())
+    for name, text in ((_NAME_SERVICES, _name_services()), (_HOST_CONF, _ALL_ADDRESSES)):
+        with open(f"/run/patchbay/{name}", "w", errors="surrogateescape") as file:
+            file.write(text)
 
 
 def mount_machine(folder: str, private: Iterable[str]) -> None:
@@ -44,7 +49,8 @@ def mount_machine(folder: str, private: Iterable[str]) -> None:
     own = os.path.relpath(folder, "/run/patchbay")
     _own_run()
     _empty(private)
-    _show(_NAME_SERVICES, _NAME_SERVICES)
+    for name in _SHARED:
+        _show(name, name)
     for name in _NAMES:
         _show(f"{own}/{name}", name)
 
@@ -171,7 +177,7 @@ def _place_of(name: str) -> str:
 
 def _make_etc_files_exist() -> None:
     """Put a layer over /etc with the files that are missing there, unless none is."""
-    missing = [name for name in (*_NAMES, _NAME_SERVICES) if not _can_be_shown(_place_of(name))]
+    missing = [name for name in (*_NAMES, *_SHARED) if not _can_be_shown(_place_of(name))]
     if not missing:
         return
     _place_of.cache_clear()
