@@ -33,7 +33,7 @@ from patchbay.model.lab import (
     RouterSpec,
 )
 from patchbay.model.link import LinkCondition, RegionLink
-from patchbay.model.names import env_name
+from patchbay.model.names import env_names
 from patchbay.model.nat import Nat, NatConfig
 from patchbay.record.events import LabEvent
 from patchbay.record.journal import Record
@@ -293,17 +293,18 @@ class Lab(Named):
         raise ValueError(f"unknown format {format!r}; accepted: 'sh', 'json'")
 
     def env_vars(self) -> dict[str, str]:
-        """Return `PATCHBAY_IP_<NAME>`, `PATCHBAY_IP6_<NAME>`, and `NETSIM_IP_<NAME>` for older sims."""
-        variables = {}
+        """Return the addresses of devices as variables for programs.
+
+        `PATCHBAY_IP_<DEVICE>` and `PATCHBAY_IP6_<DEVICE>` are the addresses by which others know a device,
+        `PATCHBAY_IP_<DEVICE>_<IFACE>` and `PATCHBAY_IP6_<DEVICE>_<IFACE>` those of an interface. The IPv4
+        ones are there as `NETSIM_IP_…` too, for older sims.
+        """
+        variables: dict[str, str] = {}
         for device in self.devices:
-            name = env_name(device.name)
-            for prefix, address in (
-                ("PATCHBAY_IP", device.ip),
-                ("PATCHBAY_IP6", device.ip6),
-                ("NETSIM_IP", device.ip),
-            ):
-                if address is not None:
-                    variables[f"{prefix}_{name}"] = str(address)
+            for name, iface in env_names(device.name, (iface.name for iface in device.ifaces)):
+                place = device.iface(iface) if iface else device
+                named = {"PATCHBAY_IP": place.ip, "PATCHBAY_IP6": place.ip6, "NETSIM_IP": place.ip}
+                variables |= {f"{prefix}_{name}": str(ip) for prefix, ip in named.items() if ip}
         return variables
 
     @property

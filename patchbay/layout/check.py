@@ -11,7 +11,7 @@ from patchbay.layout.layout import Layout, Network, RouterKind
 from patchbay.layout.wires import combined
 from patchbay.model.lab import MTU_MOST, MTU_V4, MTU_V6, DeviceSpec, LabSpec, RouterSpec
 from patchbay.model.link import PERFECT, merged
-from patchbay.model.names import env_name, iface_name_problem, node_name_problem, private_folder_problem
+from patchbay.model.names import env_names, iface_name_problem, node_name_problem, private_folder_problem
 from patchbay.model.nat import config_of
 from patchbay.model.presets import resolve
 
@@ -228,9 +228,20 @@ def _region_links(layout: Layout, added: LabSpec) -> Iterator[Problem]:
 
 def _env_names(layout: Layout, added: LabSpec) -> Iterator[Problem]:
     """Find names that become the same variable, because one would hide the other."""
-    taken = {env_name(name): name for name in layout.devices}
+    taken = {
+        variable: (device.name, iface)
+        for device in layout.devices.values()
+        for variable, iface in env_names(device.name, (iface.name for iface in device.ifaces))
+    }
     for device in added.devices:
-        other = taken.setdefault(env_name(device.name), device.name)
-        if other != device.name:
-            variable = f"PATCHBAY_IP_{env_name(device.name)}"
-            yield Problem(device_path(device), f"collides with device '{other}': both would be ${variable}")
+        for variable, iface in env_names(device.name, device.ifaces):
+            other = taken.setdefault(variable, (device.name, iface))
+            if other != (device.name, iface):
+                own = f" of interface '{iface}'" if iface else ""
+                message = f"collides with {_named(*other)}: both would be $PATCHBAY_IP_{variable}"
+                yield Problem(device_path(device), f"the variable{own} {message}" if own else message)
+                break
+
+
+def _named(device: str, iface: str | None) -> str:
+    return f"interface '{iface}' of device '{device}'" if iface else f"device '{device}'"

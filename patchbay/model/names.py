@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container
+from collections.abc import Container, Iterable, Iterator
 from contextlib import suppress
+from functools import cache
 from ipaddress import ip_address
 from typing import NewType
 
@@ -15,6 +16,7 @@ __all__ = [
     "NsName",
     "dns_name",
     "env_name",
+    "env_names",
     "host_name_problem",
     "iface_name_problem",
     "node_name_problem",
@@ -163,6 +165,17 @@ def unique_name(wanted: str, taken: Container[str], limit: int) -> str:
         number += 1
 
 
+@cache
 def env_name(name: str) -> str:
     """Return `name` as in `PATCHBAY_IP_<NAME>`: upper case, other characters as '_'."""
     return re.sub(r"[^A-Z0-9]", "_", name.upper())
+
+
+def env_names(device: str, ifaces: Iterable[str]) -> Iterator[tuple[str, str | None]]:
+    """Yield what is behind `PATCHBAY_IP_`: the device, and the device with each interface.
+
+    Each comes with the interface whose address it is, or None for the device's own address.
+    """
+    yield env_name(device), None
+    for iface in ifaces:
+        yield f"{env_name(device)}_{env_name(iface)}", iface

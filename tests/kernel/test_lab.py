@@ -248,13 +248,12 @@ async def test_the_kernel_has_the_addresses_that_the_handles_tell() -> None:
                 assert link["mtu"] == iface.mtu
                 found = {address["local"] for address in link["addr_info"]}
                 assert found == {str(iface.ip), str(iface.ip6), str(iface.ll6)}
+        addresses = {"SERVER": ("55.0.0.2", "2d00:0:1::2"), "LAPTOP": ("10.0.0.2", "fd00::2")}
         assert lab.env_vars() == {
-            "PATCHBAY_IP_SERVER": "55.0.0.2",
-            "PATCHBAY_IP6_SERVER": "2d00:0:1::2",
-            "NETSIM_IP_SERVER": "55.0.0.2",
-            "PATCHBAY_IP_LAPTOP": "10.0.0.2",
-            "PATCHBAY_IP6_LAPTOP": "fd00::2",
-            "NETSIM_IP_LAPTOP": "10.0.0.2",
+            f"{prefix}_{device}{iface}": given[prefix == "PATCHBAY_IP6"]
+            for device, given in addresses.items()
+            for iface in ("", "_ETH0")
+            for prefix in ("PATCHBAY_IP", "PATCHBAY_IP6", "NETSIM_IP")
         }
 
 

@@ -108,6 +108,21 @@ BAD = {
         f"{ROUTER}[device.a-b.eth0]\ngateway = 'r'\n[device.a_b.eth0]\ngateway = 'r'",
         ("device.a_b", "collides with device 'a-b': both would be $PATCHBAY_IP_A_B"),
     ),
+    "a device and an interface of one environment variable": (
+        f"{ROUTER}[device.a.eth0]\ngateway = 'r'\n[device.a-eth0.wan0]\ngateway = 'r'",
+        (
+            "device.a-eth0",
+            "collides with interface 'eth0' of device 'a': both would be $PATCHBAY_IP_A_ETH0",
+        ),
+    ),
+    "two interfaces of one environment variable": (
+        f"{ROUTER}[device.a.eth-0]\ngateway = 'r'\n[device.a.eth_0]\ngateway = 'r'",
+        (
+            "device.a",
+            "the variable of interface 'eth_0' collides with interface 'eth-0' of device 'a': "
+            "both would be $PATCHBAY_IP_A_ETH_0",
+        ),
+    ),
     "an IPv6 router below one without": (
         f"{ROUTER}{SECOND}upstream = 'r'\nip_support = 'v6-only'\n"
         "[[router]]\nname = 't'\nupstream = 's'\n[device.d.eth0]\ngateway = 't'",

@@ -83,8 +83,12 @@ PROBLEMS = {
         run('cmd = ["x"]', device="servr"),
         "step[0].device: unknown device 'servr'; known:",
     ),
-    "an unknown device in a text": (cmd("${ip.servr}"), "step[1].cmd[0]: unknown device in ${ip.servr}"),
+    "an unknown device in a text": (cmd("${ip.servr}"), "step[1].cmd[0]: unknown node in ${ip.servr}"),
     "an address that is not there": (cmd("$PATCHBAY_IP6_OLD"), "step[1].cmd[0]: 'old' has no IPv6 address"),
+    "an interface's address that is not there": (
+        cmd("$PATCHBAY_IP6_OLD_ETH0"),
+        "step[1].cmd[0]: 'old' has no IPv6 address on eth0",
+    ),
     "a router's address that is not there": (cmd("${ip6.v4}"), "step[1].cmd[0]: 'v4' has no IPv6 address"),
     "an unknown variable": (cmd("a", "${HOME}"), "step[1].cmd[1]: unknown variable ${HOME}"),
     "an unknown step in a text": (cmd("${b.x}"), "step[1].cmd[0]: unknown step 'b'; known: a"),

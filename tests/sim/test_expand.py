@@ -11,7 +11,8 @@ FETCH = """
 action = "spawn"
 id = "fetch"
 device = "peer"
-cmd = ["curl", "-o", "${ip.peer}", "$NETSIM_IP_PEER", "$PATCHBAY_IP6_PEER", "${ip.server}"]
+cmd = ["curl", "-o", "${ip.peer}", "$NETSIM_IP_PEER", "$PATCHBAY_IP6_PEER", "${ip.server}",
+    "$NETSIM_IP_PEER_ETH0"]
 args = ["${ip.peer-1}"]
 env = { ME = "${ip.PEER}" }
 captures.size.regex = "size (.*)"
@@ -33,6 +34,7 @@ def test_a_step_is_repeated_for_each_device(tmp_path: Path) -> None:
     assert steps[2]["cmd"] == [
         "curl",
         *("-o", "${ip.peer-2}", "$PATCHBAY_IP_PEER_2", "$PATCHBAY_IP6_PEER_2", "${ip.server}"),
+        "$PATCHBAY_IP_PEER_2_ETH0",
     ]
     assert steps[2]["args"] == ["${ip.peer-1}"]
     assert steps[2]["env"] == {"ME": "${ip.peer-2}"}

@@ -9,11 +9,16 @@ from hypothesis import strategies as st
 from patchbay.sim.spec.interpolate import NodeAddress, Part, Spellings, faults, parse, render, unparse
 from patchbay.sim.spec.refs import Ref
 
-NAMES = Spellings.of(["server", "my-dev", "dev", "dev-2", "dev1"], ["home", "ix"])
+NAMES = Spellings.of(
+    {"server": ["eth0", "wlan-0"], "my-dev": ["eth0"], "dev": [], "dev-2": ["eth0"], "dev1": []},
+    ["home", "ix"],
+)
 
 
 def values(part: NodeAddress | Ref) -> str:
-    return f"<{part.node}/{part.version}>" if isinstance(part, NodeAddress) else f"<{part}>"
+    if isinstance(part, Ref):
+        return f"<{part}>"
+    return f"<{part.node}{'%' + part.iface if part.iface else ''}/{part.version}>"
 
 
 @pytest.mark.parametrize(
@@ -31,6 +36,10 @@ def values(part: NodeAddress | Ref) -> str:
         ("$PATCHBAY_IP_DEV-1", "<dev/4>-1"),
         ("$PATCHBAY_IP_dev-2", "<dev-2/4>"),
         ("$PATCHBAY_IP_DEV1", "<dev1/4>"),
+        ("$PATCHBAY_IP_SERVER_ETH0 $NETSIM_IP_MY_DEV_ETH0", "<server%eth0/4> <my-dev%eth0/4>"),
+        ("$PATCHBAY_IP6_SERVER_WLAN_0 $PATCHBAY_IP_DEV_2_ETH0", "<server%wlan-0/6> <dev-2%eth0/4>"),
+        ("${PATCHBAY_IP_SERVER}1 ${NETSIM_IP_SERVER}", "<server/4>1 <server/4>"),
+        ("${PATCHBAY_IP6_SERVER_ETH0}", "<server%eth0/6>"),
         ("${a.b}${a.c}", "<a.b><a.c>"),
         ("$HOME $$ $(id) $", "$HOME $$ $(id) $"),
         ("$${a.b} $${HOME}", "${a.b} ${HOME}"),
@@ -46,7 +55,9 @@ def test_variables_are_replaced_and_nothing_else(text: str, expected: str) -> No
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("${ip.servr}", r"unknown device in \$\{ip.servr\}; known: .*server; did you mean 'server'\?"),
+        ("$PATCHBAY_IP_SERVER_ETH1", r"unknown device in \$PATCHBAY_IP_SERVER_ETH1; .*"),
+        ("${NETSIM_IP_SERVR}", r"unknown device in \$\{NETSIM_IP_SERVR\}; .*did you mean 'SERVER'\?"),
+        ("${ip.servr}", r"unknown node in \$\{ip.servr\}; known: .*server; did you mean 'server'\?"),
         ("$PATCHBAY_IP_SERVR", r"unknown device in \$PATCHBAY_IP_SERVR; .*did you mean 'SERVER'\?"),
         ("$PATCHBAY_IP_SERVER2", r"unknown device in \$PATCHBAY_IP_SERVER2"),
         ("$PATCHBAY_IP_HOME", r"unknown device in \$PATCHBAY_IP_HOME"),
@@ -68,13 +79,11 @@ def test_every_wrong_variable_of_a_text_is_found() -> None:
 
 
 def test_without_devices_it_says_so() -> None:
-    assert faults(parse("${ip.a}", Spellings.of([], []))) == [
-        "unknown device in ${ip.a}; there are no devices"
-    ]
+    assert faults(parse("${ip.a}", Spellings.of({}, []))) == ["unknown node in ${ip.a}; there is none"]
 
 
 def test_a_name_as_it_is_wins_over_another_in_upper_case() -> None:
-    names = Spellings.of(["a-b", "A_B"], [])
+    names = Spellings.of({"a-b": [], "A_B": []}, [])
     assert parse("$PATCHBAY_IP_A_B", names) == (NodeAddress(4, "A_B", bare=True),)
 
 
@@ -92,6 +101,8 @@ PIECES = st.sampled_from(
         "${a.b}",
         "$PATCHBAY_IP_SERVER",
         "$NETSIM_IP_my-dev",
+        "$NETSIM_IP_SERVER_ETH0",
+        "${PATCHBAY_IP6_SERVER}",
         "-2",
     ]
 )

@@ -70,13 +70,13 @@ async def test_what_one_step_prints_is_what_the_next_one_gets(tmp_path: Path) ->
 id = "first"
 captures.port.regex = 'port (\\d+)'
 captures.key = { pipe = "stderr", regex = "key (.)" }
-""") + sh('echo "$0 $1 $NAME $2"; printenv PATCHBAY_IP_A', """
-args = ["${first.port}", "${first.key}", "$NETSIM_IP_B"]
+""") + sh('echo "$0 $1 $NAME $2 $3"; printenv PATCHBAY_IP_A NETSIM_IP_A_ETH0', """
+args = ["${first.port}", "${first.key}", "$NETSIM_IP_B", "${NETSIM_IP_B_ETH0}"]
 env = { NAME = "n-${first.port}" }
 """, device="b")  # fmt: skip
     outcome = await outcome_of(tmp_path, steps)
     assert outcome.error == ""
-    assert log(outcome, "b").split() == ["81", "x", "n-81", "55.0.0.3", "55.0.0.2"]
+    assert log(outcome, "b").split() == ["81", "x", "n-81", "55.0.0.3", "55.0.0.3", "55.0.0.2", "55.0.0.2"]
     assert log(outcome, "a", "stderr") == "key x\n"
 
 

@@ -33,7 +33,8 @@ class LiveSim:
         self.lab = lab
         self.watch = watch
         routers = [*(router.name for router in lab.routers), lab.ix.name]
-        self.spellings = Spellings.of((device.name for device in lab.devices), routers)
+        devices = {device.name: [iface.name for iface in device.ifaces] for device in lab.devices}
+        self.spellings = Spellings.of(devices, routers)
         self.processes: list[StepProcess] = []
         self._logs: dict[tuple[str, Pipe], IO[bytes]] = {}
 
@@ -92,7 +93,8 @@ class StepContext:
 
     def _address(self, part: NodeAddress) -> str:
         node = self._live.lab.node(part.node)
-        return str(node.ip if part.version == 4 else node.ip6)
+        place = node.iface(part.iface) if part.iface else node
+        return str(place.ip if part.version == 4 else place.ip6)
 
     async def command(self, step: CommandStep) -> tuple[list[str], dict[str, str]]:
         """Return the command line and environment of a step, with every variable replaced."""

@@ -102,17 +102,18 @@ class _Checker:
         return found
 
     def _text(self, index: int, path: str, text: str) -> Iterator[Problem]:
-        parts = parse(text, self._topology.spellings if self._topology else Spellings({}, {}))
+        parts = parse(text, self._topology.spellings if self._topology else Spellings({}, {}, {}))
         if self._topology:
             yield from (Problem(path, message) for message in faults(parts))
         for part in parts:
             if isinstance(part, Ref):
                 yield from self._ref(index, path, part, own=False)
             elif isinstance(part, NodeAddress) and self._lacks(part):
-                yield Problem(path, f"'{part.node}' has no IPv{part.version} address")
+                where = f" on {part.iface}" if part.iface else ""
+                yield Problem(path, f"'{part.node}' has no IPv{part.version} address{where}")
 
     def _lacks(self, address: NodeAddress) -> bool:
-        return self._topology is not None and self._topology.lacks_address(address.node, address.version)
+        return self._topology is not None and self._topology.lacks_address(address)
 
 
 def _no_capture(declared: _Declared, name: str) -> str:

@@ -1,7 +1,8 @@
 """Variables in texts: what they are, whether they are known, and what becomes of them.
 
-`${id.capture}`, `${ip.NODE}`, `${ip6.NODE}`, `$PATCHBAY_IP_<DEVICE>`, `$PATCHBAY_IP6_<DEVICE>` and the older
-`$NETSIM_IP_<DEVICE>`. `$${` is a plain `${`, for shells; every other `$` is left alone.
+`${id.capture}`, `${ip.NODE}`, `${ip6.NODE}`; `$PATCHBAY_IP_<DEVICE>` and `$PATCHBAY_IP_<DEVICE>_<IFACE>`,
+also with `PATCHBAY_IP6` or the older `NETSIM_IP`, and with braces. `$${` is a plain `${`, for shells; every
+other `$` is left alone.
 """
 
 from __future__ import annotations
@@ -13,24 +14,30 @@ from attrs import frozen
 
 from patchbay.config.converter import Unacceptable
 from patchbay.errors import did_you_mean
-from patchbay.model.names import env_name
+from patchbay.model.names import env_name, env_names
 from patchbay.sim.spec.refs import Ref, parse_ref
 
 __all__ = ["NodeAddress", "Part", "Spellings", "faults", "parse", "render", "unparse"]
 
-_MARK = re.compile(r"\$\$\{|\$\{([^{}]*)\}|\$\{|\$(PATCHBAY_IP6|PATCHBAY_IP|NETSIM_IP)_")
+_PREFIXES = "PATCHBAY_IP6|PATCHBAY_IP|NETSIM_IP"
+_MARK = re.compile(rf"\$\$\{{|\$\{{([^{{}}]*)\}}|\$\{{|\$({_PREFIXES})_")
+_BRACED = re.compile(rf"({_PREFIXES})_(.*)")
 _WORD = re.compile(r"\w+", re.ASCII)
 _NOT_YET = ("binary", "group", "matrix")
-_ACCEPTED = "accepted: ${id.capture}, ${ip.DEVICE}, ${ip6.DEVICE}; $${...} for the shell's own"
+_ACCEPTED = "accepted: ${id.capture}, ${ip.NODE}, ${ip6.NODE}; $${...} for the shell's own"
 
 
 @frozen
 class NodeAddress:
-    """A node's address of an IP version; `bare` if written as `$PATCHBAY_IP_<DEVICE>`."""
+    """A node's address of an IP version; `bare` if written as `$PATCHBAY_IP_<DEVICE>`.
+
+    `iface` is None for the address by which others know the node.
+    """
 
     version: int
     node: str
     bare: bool = False
+    iface: str | None = None
 
 
 @frozen
@@ -46,20 +53,32 @@ Part = str | NodeAddress | Ref | _Fault
 
 @frozen
 class Spellings:
-    """How nodes may be written: `devices` behind `$PATCHBAY_IP_`, `nodes` in `${ip.NODE}`."""
+    """How nodes may be written: `devices` behind `$PATCHBAY_IP_`, `nodes` in `${ip.NODE}`.
+
+    `ifaces` are (device, interface) by what may be behind `$PATCHBAY_IP_`.
+    """
 
     devices: Mapping[str, str]
     nodes: Mapping[str, str]
+    ifaces: Mapping[str, tuple[str, str]]
 
     @classmethod
-    def of(cls, devices: Iterable[str], others: Iterable[str]) -> Spellings:
-        """Map each node by its name, and by its upper-case name with '_'; the name as written wins."""
-        named = list(devices)
-        as_is = {name: name for name in named}
-        spelled = {env_name(name): name for name in reversed(named)} | as_is
+    def of(cls, devices: Mapping[str, Iterable[str]], others: Iterable[str]) -> Spellings:
+        """Map each node by its name, and by its upper-case name with '_'; the name as written wins.
+
+        `devices` are the names of their interfaces by the name of a device.
+        """
+        as_is = {name: name for name in devices}
+        spelled = {env_name(name): name for name in reversed([*devices])} | as_is
         more = list(others)
         nodes = {env_name(name): name for name in reversed(more)} | spelled | {name: name for name in more}
-        return cls(spelled, nodes | as_is)
+        ifaces = {
+            name: (device, iface)
+            for device, named in devices.items()
+            for name, iface in env_names(device, named)
+            if iface
+        }
+        return cls(spelled, nodes | as_is, ifaces)
 
 
 def parse(text: str, spellings: Spellings) -> tuple[Part, ...]:
@@ -79,9 +98,11 @@ def _parts(text: str, spellings: Spellings) -> Iterator[Part]:
         elif mark[0] == "${":
             yield _Fault("${", f"found '${{' without its '}}'; {_ACCEPTED}")
         elif mark[2]:
-            name = _longest(text, at, spellings.devices)
+            name = _longest(text, at, (*spellings.devices, *spellings.ifaces))
             at += len(name)
-            yield _address_variable(mark[2], name, spellings.devices)
+            yield _address_variable(f"${mark[2]}_{name}", mark[2], name, spellings)
+        elif braced := _BRACED.fullmatch(mark[1]):
+            yield _address_variable(mark[0], braced[1], braced[2], spellings)
         else:
             yield _variable(mark[0], mark[1], spellings)
     yield text[at:]
@@ -98,11 +119,13 @@ def _longest(text: str, at: int, names: Iterable[str]) -> str:
     return max(fitting, key=len, default=word[0] if word else "")
 
 
-def _address_variable(prefix: str, name: str, devices: Mapping[str, str]) -> Part:
-    if name in devices:
-        return NodeAddress(6 if prefix == "PATCHBAY_IP6" else 4, devices[name], bare=True)
-    source = f"${prefix}_{name}"
-    return _Fault(source, f"unknown device in {source}{_known(name, devices)}")
+def _address_variable(source: str, prefix: str, name: str, spellings: Spellings) -> Part:
+    version, bare = 6 if prefix == "PATCHBAY_IP6" else 4, not source.startswith("${")
+    if name in spellings.devices:
+        return NodeAddress(version, spellings.devices[name], bare)
+    if name in spellings.ifaces:
+        return NodeAddress(version, spellings.ifaces[name][0], bare, spellings.ifaces[name][1])
+    return _Fault(source, f"unknown device in {source}{_known(name, spellings.devices)}")
 
 
 def _variable(source: str, inner: str, spellings: Spellings) -> Part:
@@ -110,7 +133,7 @@ def _variable(source: str, inner: str, spellings: Spellings) -> Part:
     if dot and head in ("ip", "ip6"):
         if rest in spellings.nodes:
             return NodeAddress(4 if head == "ip" else 6, spellings.nodes[rest])
-        return _Fault(source, f"unknown device in {source}{_known(rest, spellings.nodes)}")
+        return _Fault(source, f"unknown node in {source}{_known(rest, spellings.nodes)}")
     if dot and head in _NOT_YET:
         return _Fault(source, f"{source} is not available in this version of patchbay")
     try:
@@ -122,7 +145,7 @@ def _variable(source: str, inner: str, spellings: Spellings) -> Part:
 def _known(wrong: str, spelled: Mapping[str, str]) -> str:
     names = sorted(set(spelled.values()))
     listed = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
-    return f"; known: {listed}{did_you_mean(wrong, spelled)}" if names else "; there are no devices"
+    return f"; known: {listed}{did_you_mean(wrong, spelled)}" if names else "; there is none"
 
 
 def faults(parts: Iterable[Part]) -> list[str]:
@@ -149,6 +172,10 @@ def _written(part: Part) -> str:
         return part.replace("${", "$${")
     if isinstance(part, NodeAddress):
         family = "6" if part.version == 6 else ""
+        iface = f"_{env_name(part.iface)}" if part.iface else ""
+        variable = f"PATCHBAY_IP{family}_{env_name(part.node)}{iface}"
         # `$$PATCHBAY_IP_X` must not become `$${ip.X}`, which is no variable.
-        return f"$PATCHBAY_IP{family}_{env_name(part.node)}" if part.bare else f"${{ip{family}.{part.node}}}"
+        if part.bare:
+            return f"${variable}"
+        return f"${{{variable}}}" if part.iface else f"${{ip{family}.{part.node}}}"
     return part.source if isinstance(part, _Fault) else f"${{{part}}}"
