@@ -289,6 +289,17 @@ class Node(Named):
                 return await async_fn(*args)
             return await async_fn(*args, task_status=task_status)
 
+    async def listening(self, port: int, *, protocol: str = "tcp", timeout: float = 10.0) -> None:
+        """Wait until a TCP socket of the node listens on `port`, or with "udp" one is bound to it.
+
+        Any address of the node counts, and both IP versions. After `timeout` seconds, 0 for a single look,
+        it raises `trio.TooSlowError`, which names the ports that are open. Raises `ValueError` for a wrong
+        port or protocol.
+        """
+        from patchbay.lab.listening import until_listening
+
+        await until_listening(self._view, port, protocol, timeout)
+
     async def getaddrinfo(
         self, host: Any, port: Any, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
     ) -> list[Any]:

@@ -51,7 +51,7 @@ def time_in_words(seconds: float | None) -> str:
     """Return a time that was measured, for people: "4.2 ms", "0.42 s"; "-" where there is none."""
     if seconds is None:
         return "-"
-    if seconds < 0.1:
+    if seconds < 0.0995:
         return f"{seconds * 1000:.2g} ms"
     minutes, rest = divmod(seconds, 60)
     return f"{minutes:.0f} m {rest:.0f} s" if minutes else f"{rest:.2f} s"

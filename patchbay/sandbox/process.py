@@ -10,13 +10,14 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import trio
 
 from patchbay.errors import PatchbayError
 from patchbay.sandbox.inside import wire
+from patchbay.sandbox.lines import Lines
 from patchbay.sandbox.sandbox import Channel
 from patchbay.sandbox.spawn import Spawn
 from patchbay.sandbox.view import NodeView, in_node
@@ -45,6 +46,7 @@ class NodeProcess:
         self._channel = channel
         self._waiting = trio.Lock()
         self._lost: PatchbayError | None = None
+        self._lines: Lines | None = None
 
     def __repr__(self) -> str:
         state = "running" if self.returncode is None else f"exited {self.returncode}"
@@ -85,6 +87,17 @@ class NodeProcess:
             while (code := self.returncode) is None:
                 await trio.lowlevel.wait_readable(self._conversation)
         return code
+
+    def lines(self) -> AsyncIterator[str]:
+        """Iterate over the lines of stdout, without line ends, until nothing has stdout open any more.
+
+        Text is decoded as UTF-8, with U+FFFD for other bytes. An iteration that was left is continued by the
+        next call. Raises `ValueError` unless the process was started with `stdout=subprocess.PIPE`.
+        """
+        if self.stdout is None:
+            raise ValueError("lines() reads a pipe: start the process with stdout=subprocess.PIPE")
+        self._lines = self._lines or Lines(self.stdout)
+        return self._lines
 
     def send_signal(self, signum: int) -> None:
         """Send a signal to the process, unless it has ended. Raises `OSError` for an unknown number."""

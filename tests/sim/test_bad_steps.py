@@ -8,6 +8,23 @@ from tests.sim.sim_files import RUN, TOPOLOGY, cmd, problems_of, run
 
 # One problem each: the step(s), and how its message begins.
 PROBLEMS = {
+    **{
+        f"ready as {name}": (
+            f'[[step]]\naction = "spawn"\ndevice = "server"\ncmd = ["x"]\nready = {value}',
+            f"step[0].ready: found {found}; accepted: a capture's name, {{ tcp = PORT }} or {{ udp = PORT }}",
+        )
+        for name, value, found in (
+            ("a number", "8000", "an integer (8000)"),
+            ("another protocol", "{ sctp = 1 }", "{'sctp': 1}"),
+            ("no port", "{ tcp = 65536 }", "{'tcp': 65536}"),
+            ("two ports", "{ tcp = 1, udp = 1 }", "{'tcp': 1, 'udp': 1}"),
+            ("a port as a string", "{ tcp = '80' }", "{'tcp': '80'}"),
+        )
+    },
+    "a capture that is not there as ready": (
+        '[[step]]\naction = "spawn"\ndevice = "server"\ncmd = ["x"]\nready = "x"',
+        "step[0].ready: unknown capture 'x'; it captures nothing",
+    ),
     "a command as a string": (run('cmd = "ls -l"'), "step[0].cmd: found 'ls -l'; accepted: an array"),
     "an empty command": (run("cmd = []"), "step[0].cmd: found an empty array; accepted: a command such as"),
     "a number in a command": (

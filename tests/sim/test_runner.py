@@ -1,66 +1,17 @@
 """Sims in real labs: what steps do, and how they fail."""
 
-import json
 from pathlib import Path
 
 import pytest
 import trio
 from trio.testing import MockClock
 
-from patchbay.report.run_folder import RunFolder
-from patchbay.sim.live.runner import run_sims
-from patchbay.sim.spec.outcome import Printed, RunEvent, SimBegan, SimOutcome, Status, Watch
+from patchbay.sim.spec.outcome import Printed, RunEvent, SimBegan, SimOutcome
 from tests.patience import DEADLINE
-from tests.sim.sim_files import has_begun, loaded, until_there_is
+from tests.sim.running import STOPPED, F, P, W, log, outcome_of, sh, statuses
+from tests.sim.sim_files import has_begun, until_there_is
 
 pytestmark = pytest.mark.kernel
-
-TOPOLOGY = """
-[[router]]
-name = "dc"
-preset = "datacenter"
-[device.a.eth0]
-gateway = "dc"
-[device.b.eth0]
-gateway = "dc"
-[device.pair]
-count = 2
-[device.pair.eth0]
-gateway = "dc"
-"""
-
-P, F, W, STOPPED = Status.PASSED, Status.FAILED, Status.WAITING, Status.INTERRUPTED
-
-
-async def outcome_of(
-    folder: Path, steps: str, head: str = "", *, watch: Watch = lambda _: None
-) -> SimOutcome:
-    """What becomes of a sim with these steps. `watch` sees what happens."""
-    sim = loaded(folder, steps, head=head, topology=TOPOLOGY)
-    (folder / "run").mkdir()
-    run = RunFolder(folder / "run", [sim], [])
-
-    def both(happening: RunEvent) -> None:
-        run(happening)
-        watch(happening)
-
-    await run_sims(run.outcomes, both)
-    run.close()
-    return run.outcomes[0]
-
-
-def statuses(outcome: SimOutcome) -> list[Status]:
-    return [step.status for step in outcome.steps]
-
-
-def log(outcome: SimOutcome, node: str, pipe: str = "stdout") -> str:
-    return (outcome.folder / "nodes" / node / f"{pipe}.log").read_text()
-
-
-def sh(script: str, more: str = "", *, device: str = "a") -> str:
-    """A step that runs a shell script."""
-    return f'[[step]]\ndevice = "{device}"\ncmd = ["sh", "-c", {json.dumps(script)}]\n{more}\n'
-
 
 # What steps do
 
@@ -93,23 +44,6 @@ results = { down_bytes = ".bytes", duration = "j.seconds", metrics = { same = "j
     measured = outcome.steps[0].measured
     assert measured
     assert (measured.down_bytes, measured.duration, measured.metrics) == (3000, 1.5, {"same": 3000})
-
-
-async def test_a_spawned_step_is_over_when_it_is_ready_and_goes_on(tmp_path: Path) -> None:
-    steps = sh("echo starting; sleep 0.2; echo up; read never < /dev/zero", """
-action = "spawn"
-ready = "up"
-captures.up.regex = "up"
-""") + sh("cat $0", f'args = ["{tmp_path}/run/it/nodes/a/stdout.log"]', device="b")  # fmt: skip
-    outcome = await outcome_of(tmp_path, steps)
-    assert outcome.error == ""
-    assert log(outcome, "b") == "starting\nup\n"
-
-
-async def test_ready_after_lets_that_time_pass(tmp_path: Path) -> None:
-    outcome = await outcome_of(tmp_path, sh("sleep 1000", 'action = "spawn"\nready_after = "150ms"'))
-    assert outcome.error == ""
-    assert (outcome.steps[0].elapsed or 0) >= 0.15
 
 
 async def test_wait_for_waits_for_the_end_and_notes_the_results(tmp_path: Path) -> None:
@@ -300,11 +234,6 @@ results.up_bytes = ".x"
     assert outcome.error.startswith(
         "step[0] 's' (spawn on a): results.up_bytes: nothing was captured as '.x'"
     )
-
-
-async def test_a_spawned_process_that_ends_while_it_gets_ready_fails_the_sim(tmp_path: Path) -> None:
-    outcome = await outcome_of(tmp_path, sh("exit 1", 'action = "spawn"\nready_after = "60s"'))
-    assert outcome.error.startswith("step[0] (spawn on a): sh exited 1")
 
 
 async def test_a_capture_that_can_not_come_any_more_fails_at_once(tmp_path: Path) -> None:

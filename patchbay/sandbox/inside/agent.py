@@ -24,12 +24,15 @@ from patchbay.sandbox.inside.machine import MACHINE, enter_network
 from patchbay.sandbox.inside.mounts import prepare_mounts
 from patchbay.sandbox.inside.nodes import Nodes
 from patchbay.sandbox.inside.packages import use_packages
+from patchbay.sandbox.inside.ports import open_ports
 from patchbay.sandbox.inside.programs import start
 from patchbay.sandbox.inside.server import Conversation, Server
 
 __all__ = ["main"]
 
 T = TypeVar("T")
+
+_TOLD_PORTS = 20
 
 
 def main(request: wire.Message, program: int, channel_fd: int, stderr: int) -> None:
@@ -100,6 +103,7 @@ class Agent(Server):
             "signal": self.signal,
             "popen": self.popen,
             "socket": self.socket,
+            "ports": self.ports,
             "look-up": self.look_up,
             "calls": self.calls,
             "service": self.service,
@@ -161,6 +165,13 @@ class Agent(Server):
             made = _socket.socket(family, kind, proto)
         conversation.reply({"socket": True}, (made.fileno(),))
         made.close()
+
+    def ports(self, conversation: Conversation, request: tuple[str, str, int], _fds: list[int]) -> None:
+        """Tell whether a port is open in a node, and a few that are."""
+        ns, protocol, port = request
+        with self.nodes.network_in(ns):
+            found = open_ports(protocol)
+        conversation.reply({"open": port in found, "others": sorted(found)[:_TOLD_PORTS]})
 
     def look_up(self, conversation: Conversation, request: dict[str, Any], _fds: list[int]) -> None:
         """Call a look-up function of `socket` as the node's processes would, in a fork that may wait."""

@@ -10,10 +10,12 @@ import trio
 
 from patchbay.errors import ExpectationFailed, LabDiedError, StepFailed
 from patchbay.lab.lab import Lab
+from patchbay.lab.listening import INTERVAL
 from patchbay.sim.live.output import StepOutput
 from patchbay.sim.live.process import StepProcess
 from patchbay.sim.spec.captures import Captured, Pipe
 from patchbay.sim.spec.durations import in_words
+from patchbay.sim.spec.fields import Port
 from patchbay.sim.spec.interpolate import NodeAddress, Spellings, parse, render
 from patchbay.sim.spec.outcome import Printed, SimOutcome, StepOutcome, Watch
 from patchbay.sim.spec.refs import Ref, parse_ref
@@ -119,6 +121,17 @@ class StepContext:
         capture = process.step.captures[name]
         looked_for = f"regex {capture.regex}" if capture.regex is not None else f"JSON at {capture.pick}"
         raise self.failed(f"{what}\n  looked for {looked_for} in its {capture.pipe}\n{process.evidence()}")
+
+    async def listening(self, process: StepProcess, port: Port) -> None:
+        """Wait until something in the process's node listens on a port. Raises `StepFailed`."""
+        limit = self._step.planned.step.capture_timeout
+        until = trio.current_time() + limit
+        while (why := await process.not_listening(port)) and trio.current_time() < until:
+            if process.output.ended.is_set():
+                raise self.failed(f"it ended before it was ready: {why}\n{process.evidence()}")
+            await trio.sleep(INTERVAL)
+        if why:
+            raise self.failed(f"not ready within {in_words(limit)}: {why}\n{process.evidence()}")
 
     def process_of(self, step_id: str) -> StepProcess:
         """Return the process of an earlier step."""

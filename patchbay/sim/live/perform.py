@@ -8,6 +8,7 @@ import trio
 
 from patchbay.sim.live.context import StepContext
 from patchbay.sim.spec.asserts import NotANumber, holds, parse_check
+from patchbay.sim.spec.fields import Port
 from patchbay.sim.spec.steps import AssertStep, RunStep, SpawnStep, Step, WaitForStep, WaitStep
 
 __all__ = ["perform"]
@@ -42,7 +43,9 @@ async def _spawn(step: SpawnStep, context: StepContext) -> None:
     argv, env = await context.command(step)
     process = context.process(step, argv, env)
     await context.in_background(process)
-    if step.ready is not None:
+    if isinstance(step.ready, Port):
+        await context.listening(process, step.ready)
+    elif step.ready is not None:
         await context.capture(process, step.ready)
     if step.ready_after is not None:
         # If it ends meanwhile, the runner looks at how before it goes on.

@@ -16,6 +16,7 @@ from patchbay.lab.node import Node
 from patchbay.sandbox.process import NodeProcess
 from patchbay.sim.live.output import StepOutput
 from patchbay.sim.spec.captures import Pipe
+from patchbay.sim.spec.fields import Port
 from patchbay.sim.spec.outcome import StepOutcome
 from patchbay.sim.spec.steps import CommandStep
 
@@ -76,6 +77,14 @@ class StepProcess:
                 pipe.started()
             task_status.started()
             return await _end_of(process, pipes)
+
+    async def not_listening(self, port: Port) -> str:
+        """Return that nothing in its node listens on a port, and what is open there; empty if it does."""
+        try:
+            await self._node.listening(port.number, protocol=port.protocol, timeout=0)
+        except trio.TooSlowError as error:
+            return str(error)
+        return ""
 
     def check_end(self) -> None:
         """Raises `StepFailed` if it has ended otherwise than it should, with the end of what it printed."""

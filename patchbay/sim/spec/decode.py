@@ -9,9 +9,10 @@ from typing import Any
 import cattrs
 from attrs import evolve, frozen
 
-from patchbay.config.converter import collect, describe_value, make_converter
+from patchbay.config.converter import Unacceptable, collect, describe_value, make_converter
 from patchbay.errors import Problem, did_you_mean
 from patchbay.sim.spec.durations import Seconds, parse_duration
+from patchbay.sim.spec.fields import Port
 from patchbay.sim.spec.steps import ACTIONS, CommandStep, Step
 
 __all__ = ["Decoded", "SimTable", "converter", "decode_sim", "decode_step", "not_yet"]
@@ -46,7 +47,19 @@ def converter() -> cattrs.Converter:
     """Return the converter of lab files, and durations."""
     made = make_converter()
     made.register_structure_hook(Seconds, lambda value, _: parse_duration(value))
+    made.register_structure_hook_func(lambda kind: kind == (str | Port | None), _readiness)
     return made
+
+
+def _readiness(value: object, _: object) -> str | Port | None:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, Mapping) and len(value) == 1:
+        ((protocol, number),) = value.items()
+        if protocol in ("tcp", "udp") and type(number) is int and 0 < number < 65536:
+            return Port(protocol, number)
+    found = f"{value}" if isinstance(value, Mapping) else describe_value(value)
+    raise Unacceptable(f"found {found}; accepted: a capture's name, {{ tcp = PORT }} or {{ udp = PORT }}")
 
 
 def _structured(made: cattrs.Converter, table: Mapping[str, Any], wanted: type[Any], path: str) -> Any:

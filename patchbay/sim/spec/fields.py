@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
-from attrs import evolve
+from attrs import evolve, frozen
 
 from patchbay.config.converter import Unacceptable
 from patchbay.errors import Problem, did_you_mean
@@ -26,8 +26,9 @@ __all__ = [
     "Environment",
     "Kind",
     "OtherId",
-    "OwnCapture",
     "OwnId",
+    "Port",
+    "Readiness",
     "Refs",
     "ResultNames",
     "Rewriter",
@@ -215,11 +216,22 @@ class Captures(Kind):
                 yield Problem(f"{path}.{name}" + (f".{inner.path}" if inner.path else ""), inner.message)
 
 
-class OwnCapture(Kind):
-    """The name of one of the step's own captures."""
+@frozen
+class Port:
+    """A port of a node; `protocol` is "tcp" or "udp"."""
 
-    def problems(self, path: str, value: str | None, step: Declares) -> Iterator[Problem]:
-        if value is not None and value not in step.declares:
+    protocol: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.protocol.upper()} port {self.number}"
+
+
+class Readiness(Kind):
+    """What shows that a command is ready: one of the step's own captures, or a port."""
+
+    def problems(self, path: str, value: str | Port | None, step: Declares) -> Iterator[Problem]:
+        if isinstance(value, str) and value not in step.declares:
             yield Problem(path, unknown_capture(value, step.declares))
 
 

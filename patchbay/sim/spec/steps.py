@@ -19,8 +19,9 @@ from patchbay.sim.spec.fields import (
     Environment,
     Kind,
     OtherId,
-    OwnCapture,
     OwnId,
+    Port,
+    Readiness,
     Refs,
     ResultNames,
     Rewriter,
@@ -148,13 +149,14 @@ class RunStep(CommandStep):
 class SpawnStep(CommandStep):
     """Starts a command in the background.
 
-    The step is over when the capture `ready` was seen (waiting `capture_timeout`) and `ready_after` has
-    passed. `timeout` bounds that and not the process, which lives until the end of the sim at most.
+    The step is over when the capture `ready` was seen, or something in the node listens on the port `ready`,
+    for which it waits `capture_timeout`, and when `ready_after` has passed. `timeout` bounds that and not the
+    process, which lives until the end of the sim at most.
     """
 
     action: ClassVar[str] = "spawn"
 
-    ready: str | None = field(default=None, metadata=says(OwnCapture()))
+    ready: str | Port | None = field(default=None, metadata=says(Readiness()))
     ready_after: Seconds | None = None
 
 
