@@ -42,6 +42,16 @@ def test_each_sim_is_meant_once_in_the_order_of_the_names(project: Path) -> None
     assert names(sim_files([sims / "b.toml", sims, sims / "topos" / ".." / "a.toml"], project)) == ["b", "a"]
 
 
+def test_a_broken_file_that_is_no_sim_is_not_in_the_way_and_a_broken_sim_is_told(project: Path) -> None:
+    sims = project / "sims"
+    for name, text in (("broken", b"[tool"), ("empty", b""), ("binary", b"\xff\xfe")):
+        (sims / f"{name}.toml").write_bytes(text)
+    assert names(sim_files([sims], project)) == ["a", "b"]
+    (sims / "c.toml").write_text('[[step]]\ncmd = ["true"')
+    with pytest.raises(SpecError, match=r"c\.toml: is not TOML: Unclosed array"):
+        load_sims([sims], project)
+
+
 @pytest.mark.parametrize("pattern", ["sims", "sims/*.toml", "./sims/[ab].toml", "si*"])
 def test_without_names_the_project_names_them(pattern: str, project: Path) -> None:
     (project / "sims" / "lab.toml").unlink()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from patchbay.sim.spec.sim import Sim
 __all__ = ["load_sims", "sim_files"]
 
 _PROJECT_FILE = "patchbay.toml"
+_SIM_HEADER = re.compile(r"^\s*\[+\s*(sim|step)\b", re.MULTILINE)
 
 
 @frozen
@@ -70,11 +72,23 @@ def _sims_in(place: Path) -> list[Path]:
     if not place.is_dir():
         return [place]
     found = (file for file in sorted(place.rglob("*.toml")) if _may_hold_sims(file.parent.relative_to(place)))
-    files = [file for file in found if is_sim(read_toml(file))]
+    files = [file for file in found if _is_sim_file(file)]
     if not files:
         message = "no sim in this folder or below; accepted: *.toml files that have [sim] or [[step]]"
         raise SpecError([Problem("", message)], str(place))
     return files
+
+
+def _is_sim_file(file: Path) -> bool:
+    """Return True for a sim, also for one that is no TOML: loading it says why. Other files are nobody's."""
+    try:
+        return is_sim(read_toml(file))
+    except SpecError:
+        try:
+            text = file.read_text(encoding="utf-8", errors="replace")
+        except OSError:  # it may be one
+            return True
+        return _SIM_HEADER.search(text) is not None
 
 
 def _may_hold_sims(folder: Path) -> bool:
