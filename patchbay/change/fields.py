@@ -59,6 +59,7 @@ def device_fields(layout: Layout, device: DeviceLayout) -> Fields:
         "ns": device.ns,
         "default_via": device.default_via,
         "private": list(device.private),
+        "stun": device.stun,
         "ifaces": [
             {**_iface(iface), "link": condition_fields(layout, ("link", device.name, iface.name))}
             for iface in device.ifaces

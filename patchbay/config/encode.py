@@ -75,6 +75,7 @@ def _device(device: DeviceSpec) -> Table:
         "default_via": device.default_via,
         "mtu": device.mtu,
         "private": list(device.private) or None,
+        "stun": device.stun or None,
     }
     ifaces = {name: _iface(iface) for name, iface in device.ifaces.items()}
     return {**{key: value for key, value in own.items() if value is not None}, **ifaces}

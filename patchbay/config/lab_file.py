@@ -51,6 +51,7 @@ class _DeviceTable:
     default_via: str | None = None
     mtu: int | None = None
     private: tuple[str, ...] = ()
+    stun: bool = False
 
 
 _DEVICE_KEYS = frozenset(field.name for field in attrs.fields(_DeviceTable))
@@ -200,7 +201,7 @@ class _Reader:
             else:
                 own[key] = item
         traits = self._read(own, _DeviceTable, path, {})
-        device = DeviceSpec(name, ifaces, traits.default_via, traits.mtu, traits.private)
+        device = DeviceSpec(name, ifaces, traits.default_via, traits.mtu, traits.private, traits.stun)
         if traits.count is None:
             return [device]
         if not 1 <= traits.count <= MOST_DEVICES:

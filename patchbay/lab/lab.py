@@ -127,13 +127,15 @@ class Lab(Named):
         default_via: str | None = None,
         mtu: int | None = None,
         private: Sequence[str] = (),
+        stun: bool = False,
     ) -> Device:
         """Add a device: `uplink=r, link=c` is short for `ifaces={"eth0": Iface(r, link=c)}`.
 
         A link's condition `c` is a preset's name such as "wifi", a `LinkCondition`, or a dict of its fields.
         `default_via` names the interface of its default routes (default: the first), `mtu` is that
         of its interfaces in bytes. `private` are folders of this machine, such as "/tmp", that are empty in
-        the device and its own. Raises as `add_router` does.
+        the device and its own. With `stun` the device serves STUN over UDP and TCP at port 3478 of all its
+        addresses. Raises as `add_router` does.
         """
         if uplink is not None and ifaces is not None:
             raise TypeError("name either `uplink` or `ifaces`")
@@ -147,6 +149,7 @@ class Lab(Named):
             "default_via": default_via,
             "mtu": mtu,
             "private": private,
+            "stun": stun,
         }
         spec = structure(shared_converter(), fields, DeviceSpec)
         await self._add(LabSpec(devices=(spec,)))

@@ -54,9 +54,15 @@ def _maps_ports(layout: Layout, key: Key) -> bool:
     return router is not None and mapping_server(router, layout.policy(router)) is not None
 
 
+def _serves_stun(layout: Layout, key: Key) -> bool:
+    device = layout.devices.get(key[1])
+    return device is not None and device.stun
+
+
 _KINDS = {
     "relay": _Kind(LinkLostError, link_place, _has_relay, LoseLink),
     "port-mapper": _Kind(PortMappingLostError, lambda key: {"router": key[1]}, _maps_ports),
+    "stun": _Kind(ServiceLostError, lambda key: {"device": key[1]}, _serves_stun),
 }
 
 

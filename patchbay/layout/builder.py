@@ -149,6 +149,7 @@ class Builder:
             mtu=spec.mtu,
             # A folder before the folders in it, because each hides what was there.
             private=tuple(sorted(set(spec.private))),
+            stun=spec.stun,
             routes=tuple(route for iface in ifaces for route in _mtu_routes(iface)),
             number=self._count("nodes", 1),
         )

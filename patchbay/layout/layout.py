@@ -170,7 +170,8 @@ NO_POLICY = PolicyLayout()
 class DeviceLayout:
     """A host at the edge.
 
-    `default_via` names the interface of its default routes; `private` are folders of its own.
+    `default_via` names the interface of its default routes; `private` are folders of its own. With `stun` the
+    device has a STUN server.
     """
 
     name: str
@@ -179,6 +180,7 @@ class DeviceLayout:
     default_via: IfName
     mtu: int | None = None
     private: tuple[str, ...] = ()
+    stun: bool = False
     routes: tuple[RouteLayout, ...] = ()
     # Tells the node from an earlier one of the same name.
     number: int = 0

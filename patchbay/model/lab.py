@@ -172,6 +172,7 @@ class DeviceSpec:
 
     `default_via` names the interface of the default routes (default: the first); `mtu`, in bytes,
     is set on every interface (default 1500). `private` are folders that are empty and the device's own.
+    With `stun` the device serves STUN at port 3478.
     `counted_from` is the name that the lab file has with a `count`, for a device made of it.
     """
 
@@ -180,6 +181,7 @@ class DeviceSpec:
     default_via: str | None = None
     mtu: int | None = None
     private: tuple[str, ...] = ()
+    stun: bool = False
     counted_from: str | None = field(default=None, eq=False)
 
 

@@ -14,6 +14,7 @@ from patchbay.model.lab import MTU_V6
 from patchbay.model.names import IfName
 from patchbay.plan.parts import address_resource, neighbour, route_resource
 from patchbay.plan.resources import GONE, Key, Phase, Resource, Resources
+from patchbay.plan.stun import stun_server
 from patchbay.plan.view import View
 from patchbay.plan.wires import device_wire, downlink_wire
 from patchbay.tools import ip
@@ -80,6 +81,8 @@ def node_resources(view: View, node: NodeLayout) -> Resources:
     for iface in node.ifaces:
         yield from _veth(view, node, iface)
     yield from _configuration(node)
+    if isinstance(node, DeviceLayout):
+        yield from stun_server(node)
 
 
 def link_resources(view: View, node: NodeLayout) -> Resources:

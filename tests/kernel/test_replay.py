@@ -76,7 +76,7 @@ LABS: dict[str, dict[str, Any]] = {
         ],
         "device": {
             "phone": {"wlan0": {"gateway": "home", "link": "wifi"}, "rmnet0": {"gateway": "isp"}},
-            "server": {"eth0": {"gateway": "dc", "link": {"up": {"latency_ms": 3}}}},
+            "server": {"stun": True, "eth0": {"gateway": "dc", "link": {"up": {"latency_ms": 3}}}},
         },
     },
     "permanent neighbours in a large lab": {

@@ -44,7 +44,7 @@ BAD = {
     "an unknown key of a device": (
         f"{ROUTER}[device.d]\ncont = 1\n{DEVICE}",
         "device.d.cont",
-        "unknown key; accepted: count, default_via, mtu, private; did you mean 'count'?",
+        "unknown key; accepted: count, default_via, mtu, private, stun; did you mean 'count'?",
     ),
     "an unknown key of an interface": (
         ROUTER + DEVICE + 'gatewy = "r"',

@@ -89,6 +89,8 @@ downstream_cidr = "10.7.0.0/16"
 [device.d]
 count = 2
 mtu = 1400
+private = ["/tmp"]
+stun = true
 [device.d.eth0]
 gateway = "r"
 link = { rate_kbit = inf, up = { latency_ms = 3, trace = "train.up" } }
