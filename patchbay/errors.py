@@ -130,7 +130,7 @@ class CommandFailed(PatchbayError):
     """A command of the lab failed, and what the call had changed was undone.
 
     `intent` is what the command was for, `command` what was run, `line` the 1-based line of
-    `input` on which it failed where the tool told, `repeat` how to run it again by hand.
+    `input` on which it failed where the tool names it, `repeat` how to run it again in a shell.
     """
 
     def __init__(
@@ -178,7 +178,7 @@ class ExpectationFailed(StepFailed):
 
 
 class StaleHandleError(PatchbayError):
-    """The node behind this handle was removed, never came to be, or waits for its batch."""
+    """The node behind this handle was removed, was never made, or waits for its batch."""
 
 
 class OutsideNodeError(PatchbayError):

@@ -118,6 +118,25 @@ def sleeps_have_a_reason(root: Path) -> Iterator[str]:
 _SLEEP = re.compile(r"\.sleep\(")
 
 
+# Words that made readers stop: old ones, and those whose meaning depends on what they refer to.
+_BANNED = re.compile(
+    r"(?<![a-z])(anew|be it|for want of|wished|told|said|so many|so long|taken back|comes? to be|came to be"
+    r"|goes with|strangers?|newcomers?|stands|hangs on|find again|found again|in there|in here|by hand)"
+    r"(?![a-z])",
+    re.IGNORECASE,
+)
+_PROSE = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")
+
+
+def no_word_is_banned(root: Path) -> Iterator[str]:
+    """Plain English: these words have plainer ones."""
+    docs = [*(root / "docs").glob("*.md"), *(root / name for name in _PROSE)]
+    for file in (*python_files(root, "patchbay", "cmds", "vm"), *filter(Path.exists, docs)):
+        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+            if found := _BANNED.search(line):
+                yield f"{place(root, file, number)}: a plainer word for '{found[0]}'"
+
+
 RULES: tuple[Rule, ...] = (
     files_are_short,
     functions_are_short,
@@ -125,6 +144,7 @@ RULES: tuple[Rule, ...] = (
     all_names_exist,
     packages_list_what_they_export,
     docstrings_start_with_a_verb,
+    no_word_is_banned,
     sleeps_have_a_reason,
 )
 

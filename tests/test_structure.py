@@ -54,6 +54,16 @@ BAD = {
         {"patchbay/errors.py": 'def f():\n    """Return it."""\n\n\ndef g():\n    """The thing."""\n'},
         "patchbay/errors.py:5: the docstring of g starts with 'The'",
     ),
+    "a word that readers stop at": (
+        structure.no_word_is_banned,
+        {"docs/guide.md": "A guide.\nIt stands here.\n", "patchbay/errors.py": "standard = 'untold'\n"},
+        "docs/guide.md:2: a plainer word for 'stands'",
+    ),
+    "an identifier that readers stop at": (
+        structure.no_word_is_banned,
+        {"patchbay/errors.py": "is_wished_for = 1\n"},
+        "patchbay/errors.py:1: a plainer word for 'wished'",
+    ),
     "unknown name in __all__": (
         structure.all_names_exist,
         {"patchbay/model/nat.py": "__all__ = ['Nat', 'NatConfig']\nclass Nat: ...\n"},

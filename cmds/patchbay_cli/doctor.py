@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
-    from patchbay.sandbox.doctor import Finding
+    from patchbay.sandbox.doctor import CheckResult
 
 __all__ = ["doctor"]
 
 
 def doctor() -> None:
-    """Tell what this machine can do, and for each lack the line that repairs it.
+    """Check what this machine can do.
 
-    Exit status 0 if labs can be opened, 2 if not.
+    For each thing that is missing, print the command that repairs it. Exit status 0 if labs can be opened, 2
+    if not.
     """
     import trio
 
@@ -32,7 +33,7 @@ def doctor() -> None:
     typer.echo("\nlabs can be opened here")
 
 
-def _line(finding: Finding, width: int) -> str:
+def _line(finding: CheckResult, width: int) -> str:
     mark = "ok  " if finding.good else "FAIL" if finding.fatal else "note"
     repair = f"\n      repair: {finding.repair}" if finding.repair and not finding.good else ""
     return f"{mark}  {finding.what:{width}}  {finding.found}{repair}"

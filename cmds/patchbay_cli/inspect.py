@@ -33,7 +33,10 @@ def inspect(
     ] = None,
     emulator: EmulatorOption = Emulator.AUTO,
 ) -> None:
-    """Open a lab and hold it open until Ctrl-C, for `patchbay run-in` and `patchbay shell` elsewhere."""
+    """Hold a lab open until Ctrl-C.
+
+    `patchbay run-in` and `patchbay shell` in other terminals run programs in the lab meanwhile.
+    """
     import trio
 
     from patchbay.record.folder import file_stem
@@ -95,12 +98,18 @@ def run_in(
     command: Annotated[list[str], typer.Argument(help="What to run, behind --.", metavar="CMD...")],
     inspect: _Inspect = None,
 ) -> None:
-    """Run a command in a node of a lab that `patchbay inspect` holds open. Its exit status is this one's."""
+    """Run a command in a node of a held lab.
+
+    The lab is one that `patchbay inspect` holds open. The exit status is that of the command.
+    """
     _enter(node, inspect, command)
 
 
 def shell(node: _Node, inspect: _Inspect = None) -> None:
-    """Open a shell in a node of a held lab."""
+    """Open a shell in a node of a held lab.
+
+    The lab is one that `patchbay inspect` holds open. The shell is $SHELL, or /bin/sh.
+    """
     _enter(node, inspect, [os.environ.get("SHELL", "/bin/sh")])
 
 

@@ -17,7 +17,7 @@ __all__ = ["nat_matrix"]
 
 _HEAD = """# Which pairs of NATs hole punching connects
 
-Two hosts behind different NATs, told of each other by a rendezvous server that both have sent to, send to
+Two hosts behind different NATs, introduced by a rendezvous server that both have sent to, send to
 each other's outside endpoint at once (RFC 5128). "yes": both hear of each other. This page is the output
 of `patchbay nat-matrix`: each cell was computed from the RFCs (`patchbay.testing.connects`){measured}.
 """
@@ -32,9 +32,10 @@ def nat_matrix(
         ),
     ] = True,
 ) -> None:
-    """Print, as Markdown, which pairs of NATs hole punching connects, by UDP and by TCP.
+    """Print which pairs of NATs connect.
 
-    For the presets, and for the nine classes of mapping (EIM, ADM, APDM: endpoint-independent,
+    Whether hole punching connects two hosts, by UDP and by TCP, as tables in Markdown: for the presets, and
+    for the nine classes of mapping (EIM, ADM, APDM: endpoint-independent,
     address-dependent, address and port-dependent) and filtering (EIF, ADF, APDF). Exit status 1 if a
     measurement differs from theory: each is named on stderr.
     """

@@ -21,7 +21,7 @@ _PORT = 3478  # RFC 8489 section 8.1
 
 # To tell filtering takes a server with two addresses (OTHER-ADDRESS, RFC 5780), of which there are few in
 # public: the first two are what other programs that tell NATs apart have as their default. The others are
-# said to have one each; two servers of that kind tell whether the mapping depends on the remote address.
+# reported to have one each; two servers of that kind show whether the mapping depends on the remote address.
 # None was tried from where this was written, and none is promised: --server is the way out.
 _PUBLIC = (
     "stunserver2025.stunprotocol.org",
@@ -49,7 +49,7 @@ def natcheck(
         ),
     ] = None,
     protocol: Annotated[
-        _Protocol, typer.Option("--protocol", help="By TCP, filtering cannot be told.")
+        _Protocol, typer.Option("--protocol", help="By TCP, filtering stays unknown.")
     ] = _Protocol.UDP,
     timeouts: Annotated[
         bool,
@@ -66,10 +66,11 @@ def natcheck(
         str | None, typer.Option("--inspect", metavar="ID", help="Which held lab, if there are several.")
     ] = None,
 ) -> None:
-    """Tell which NAT is between this network and a STUN server: mapping, filtering, hairpin, ports.
+    """Find out which NAT this network is behind.
 
-    Sends STUN requests, and changes nothing. What cannot be told is said, with the reason. Terms are those of
-    RFC 4787; the method is that of RFC 5780, section 4.
+    Prints mapping, filtering, hairpin and ports of the NAT between this network and a STUN server. Sends STUN
+    requests, and changes nothing. What cannot be found out is printed with the reason. Terms are those of RFC
+    4787; the method is that of RFC 5780, section 4.
 
     Exit status 0 if at least one protocol could be examined, 2 for bad input or if no server answered.
 

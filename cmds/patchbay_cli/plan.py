@@ -17,9 +17,10 @@ def plan(
     file: Annotated[Path, typer.Argument(help="A lab file or a sim file (TOML).", metavar="FILE")],
     emulator: EmulatorOption = Emulator.AUTO,
 ) -> None:
-    """Print the commands that a lab would run. Changes nothing, needs no privileges, works on any OS.
+    """Print the commands that a lab would run.
 
-    Which emulator a lab here would have is told from this machine's files; `patchbay doctor` tries it.
+    Changes nothing, needs no privileges, works on any OS. Which emulator a lab here would have follows from
+    this machine's files; `patchbay doctor` tries it.
     """
     from attrs import evolve
 

@@ -23,7 +23,7 @@ def run(
     sims: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="SIM",
+            metavar="SIM...",
             help="Sim files, or folders with sim files in them or below. "
             "Without any: what the nearest patchbay.toml names.",
         ),
@@ -49,10 +49,11 @@ def run(
         Path | None, typer.Option(help="Write the results as JUnit XML, too.", metavar="FILE")
     ] = None,
 ) -> None:
-    """Run sims: open each one's lab, do its steps, and tell what was measured.
+    """Run sims, and print what they measured.
 
-    Needs no root. The exit status is 0 if all sims passed, 1 if one failed, 2 if a file or this machine is
-    not as it must be (then nothing was run), 130 after Ctrl-C.
+    Each sim has a lab of its own, in which its steps are done. Needs no root. The exit status is 0 if all
+    sims passed, 1 if one failed, 2 if a file or this machine is not as it must be (then nothing was run), 130
+    after Ctrl-C.
     """
     from patchbay.errors import HostError
     from patchbay.report.run_folder import RunFolder

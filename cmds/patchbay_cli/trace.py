@@ -37,7 +37,7 @@ def trace(
         ),
     ],
     format: Annotated[
-        Format, typer.Option("--format", help="sh is a script that rebuilds the lab by hand.")
+        Format, typer.Option("--format", help="sh is a script that rebuilds the lab without patchbay.")
     ] = Format.SH,
     node: Annotated[
         str | None, typer.Option("--node", help="Only what was done for this node, or in it.")
@@ -50,7 +50,9 @@ def trace(
     ] = False,
     emulator: EmulatorOption = Emulator.AUTO,
 ) -> None:
-    """Print the exact commands that make a lab what it is.
+    """Print the exact commands that make a lab.
+
+    In a lab that was changed, these are the commands that make it what it is now.
 
     `patchbay trace lab.toml > lab.sh; sh lab.sh` gives a shell in the same lab without patchbay.
     """
@@ -79,10 +81,10 @@ def _items(source: Path, emulator: Emulator, *, everything: bool) -> tuple[Seque
 def _read(file: Path) -> Sequence[Item]:
     from patchbay.record.history import layout_after
     from patchbay.record.journal import read_records
-    from patchbay.record.trace import present
+    from patchbay.record.trace import commands_of
 
     with file.open(encoding="utf-8", errors="surrogateescape") as lines:
-        return read_records(lines) if file.name == COMMANDS else present(layout_after(lines))
+        return read_records(lines) if file.name == COMMANDS else commands_of(layout_after(lines))
 
 
 def _file_of(run: Path, name: str) -> Path:

@@ -206,21 +206,21 @@ def link_key(change: LinkChange, layout: Layout) -> WireKey:
 
 
 def _with_condition(
-    layout: Layout, key: WireKey, said: LinkCondition, direction: Direction = Direction.BOTH
+    layout: Layout, key: WireKey, new: LinkCondition, direction: Direction = Direction.BOTH
 ) -> Layout:
     """Return the layout with that link in that condition.
 
     Raises `SpecError` for values that do not go together.
     """
-    condition = merged(condition_of(layout, key), said, direction)
+    condition = merged(condition_of(layout, key), new, direction)
     if problems := list(combined(condition, "condition")):
         raise SpecError(problems)
     return with_conditions(layout, {key: condition})
 
 
 def _setting(place: str, condition: LinkCondition, direction: Direction) -> str:
-    said: dict[str, Any] = condition.said()
-    values = ", ".join(f"{key}={value}" for key, value in said.items())
+    given: dict[str, Any] = condition.set_values()
+    values = ", ".join(f"{key}={value}" for key, value in given.items())
     only = "" if direction is Direction.BOTH else f", {direction} only"
     return f"clear {place}{only}" if condition == CLEARED else f"set {place} to {values}{only}"
 

@@ -35,7 +35,7 @@ __all__ = [
 
 T = TypeVar("T")
 
-# Keys of SIM.md that belong to parts of patchbay that are not there yet: said so, not "unknown".
+# Keys of parts of patchbay that do not exist yet: the message says so, instead of "unknown key".
 NOT_YET = frozenset(
     {
         "ra_enabled",

@@ -41,7 +41,7 @@ def plain(value: Any) -> Any:
 
 def _condition(condition: Impairment) -> Table:
     """Return what a condition says. No limit is 0, because JSON has no infinity."""
-    return {key: 0 if value == inf else plain(value) for key, value in condition.said().items()}
+    return {key: 0 if value == inf else plain(value) for key, value in condition.set_values().items()}
 
 
 def fields_of(value: Any) -> Table:

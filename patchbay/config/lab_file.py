@@ -176,9 +176,9 @@ class _Reader:
             rest = {key: value for key, value in table.items() if key not in names}
             regions = self._read(names if table else item, _RegionPair, path, {"a": "", "b": ""})
             condition = self._read(rest, LinkCondition, path, {})
-            wished = RegionLinkSpec(regions.a, regions.b, condition, path)
+            given = RegionLinkSpec(regions.a, regions.b, condition, path)
             pair = frozenset((regions.a, regions.b))
-            links[pair] = wished.over(links[pair]) if pair in links else wished
+            links[pair] = given.applied_to(links[pair]) if pair in links else given
         return tuple(links.values())
 
     def devices(self, value: object) -> tuple[DeviceSpec, ...]:

@@ -73,7 +73,7 @@ def accept_links(
 def _as_table(value: object) -> object:
     """Turn a value made in Python into a table, so that it is checked like one."""
     if isinstance(value, Impairment):
-        return value.said()
+        return value.set_values()
     return value
 
 

@@ -1,4 +1,4 @@
-"""The topology of a file, be it a lab file, or a sim file that has or names one."""
+"""The topology of a lab file, or of a sim file that has or names one."""
 
 from __future__ import annotations
 

@@ -6,14 +6,14 @@ from bisect import bisect_left
 from collections import deque
 from typing import Any, Protocol
 
-__all__ = ["Bottleneck", "Pace", "TokenBucket", "Trace"]
+__all__ = ["Bottleneck", "Schedule", "TokenBucket", "TraceSchedule"]
 
 MS = 1e6
 # What one opportunity of a mahimahi trace delivers: a full Ethernet frame.
 OPPORTUNITY = 1514
 
 
-class Pace(Protocol):
+class Schedule(Protocol):
     """How fast packets pass. `state` is what `plan` starts from; whoever takes a plan sets it."""
 
     state: Any
@@ -45,7 +45,7 @@ class TokenBucket:
         self.state = min(self.state, now + self._burst * self._byte_time)
 
 
-class Trace:
+class TraceSchedule:
     """Opportunities at given milliseconds, from `start`, for ever repeated.
 
     `state` is the number of the opportunity in use, counted through all repetitions, and what it has left.
@@ -85,7 +85,7 @@ class Trace:
 class Bottleneck:
     """A pace and the buffer before it, which drops what does not fit."""
 
-    def __init__(self, pace: Pace, buffer_bytes: int) -> None:
+    def __init__(self, pace: Schedule, buffer_bytes: int) -> None:
         self._pace = pace
         self._buffer = buffer_bytes
         self._waiting: deque[tuple[float, int]] = deque()

@@ -1,4 +1,4 @@
-"""What is wished of a link: the relay's arguments, read strictly. Standard library only."""
+"""The conditions of a link: the relay's arguments, read strictly. Standard library only."""
 
 from __future__ import annotations
 

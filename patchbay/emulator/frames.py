@@ -29,7 +29,7 @@ def with_tag(frame: memoryview | bytes, tci: int, tpid: int) -> bytes:
 
 
 def corrupt(frame: bytes, chance: Random) -> bytes | None:
-    """Return the frame with one bit behind its Ethernet header flipped; None for one that stands for several.
+    """Return the frame with one bit behind its Ethernet header flipped; None for a frame of several packets.
 
     Of the latter (GSO) the kernel makes the checksums later and would make them right. All its
     segments are taken for damaged: no socket receives any of them.

@@ -1,6 +1,6 @@
 """One direction of a link: what becomes of a packet, and when it leaves.
 
-Pure: the time is told, chance is given. Times are nanoseconds. In the order of the stages: loss,
+Pure: time and chance are arguments. Times are nanoseconds. In the order of the stages: loss,
 duplicates, corruption, the delay line, the bottleneck. The last two keep the order; a packet that
 reorder picks skips the delay line alone, as with netem.
 """
@@ -12,7 +12,7 @@ from collections import deque
 from operator import itemgetter
 from random import Random
 
-from patchbay.emulator.bottleneck import Bottleneck, TokenBucket, Trace
+from patchbay.emulator.bottleneck import Bottleneck, TokenBucket, TraceSchedule
 from patchbay.emulator.conditions import Conditions
 from patchbay.emulator.frames import VNET, corrupt
 
@@ -149,5 +149,5 @@ class Line:
 
 def _make_bottleneck(conditions: Conditions, now: float) -> Bottleneck:
     if conditions.trace:
-        return Bottleneck(Trace(conditions.trace, now), conditions.buffer_bytes)
+        return Bottleneck(TraceSchedule(conditions.trace, now), conditions.buffer_bytes)
     return Bottleneck(TokenBucket(conditions.rate_kbit, conditions.burst_bytes), conditions.buffer_bytes)

@@ -42,7 +42,7 @@ _SLOT = struct.Struct("=IIIHHIIHH")
 _AUXDATA = struct.Struct("=IIIHHHH")
 _TIME = struct.Struct("qq")
 _MESSAGES = socket.CMSG_SPACE(_AUXDATA.size) + socket.CMSG_SPACE(_TIME.size)
-# What stands before the frame in a slot (tpacket_rcv: both headers, aligned, and the virtio one), the
+# What is before the frame in a slot (tpacket_rcv: both headers, aligned, and the virtio one), the
 # frame's own header, and a second tag; the first is kept beside the frame.
 _BEFORE, _ETHERNET, _TAG = 76, 14, 4
 _LARGEST = 1 << 16
@@ -112,7 +112,7 @@ class _PacketSocket:
         attach_filter(self.sock, program)
 
     def clear_error(self) -> None:
-        """ENETDOWN, which is told once whenever the interface goes down."""
+        """Read ENETDOWN, which the kernel reports once whenever the interface goes down."""
         self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
     def count_missed(self) -> int:
@@ -161,7 +161,7 @@ class PacketQueue(_PacketSocket):
             return self._receive()
         except BlockingIOError:
             return None
-        except OSError:  # an interface that went down, which is told once
+        except OSError:  # an interface that went down, which is reported once
             return self._next()
 
     def _receive(self) -> Frame:

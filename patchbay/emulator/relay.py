@@ -1,7 +1,7 @@
 """The userspace link emulator: a process that relays packets between two interfaces, both ways.
 
-For kernels without netem. In a lab a process serves several links. By hand it serves one, in the namespace
-of the two interfaces, and goes on in the background:
+For kernels without netem. In a lab a process serves several links. Run manually it serves one, in the
+namespace of the two interfaces, and goes on in the background:
 
     python3 -m patchbay.emulator.relay --far IF --near IF --seed N --up KEY=VALUE... --down KEY=VALUE...
 

@@ -104,7 +104,7 @@ class Tap:
             each.discard()
 
     def clear_error(self) -> None:
-        """ENETDOWN, which is told once whenever the interface goes down."""
+        """Read ENETDOWN, which the kernel reports once whenever the interface goes down."""
         for each in self._sockets:
             each.clear_error()
 

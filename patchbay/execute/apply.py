@@ -52,7 +52,7 @@ class Outcome:
 
 @frozen
 class Result:
-    """A command's exit status and what it said."""
+    """A command's exit status and its stderr."""
 
     status: int
     stderr: str = ""
@@ -102,10 +102,10 @@ def _by_namespace(commands: Sequence[Command]) -> list[list[Batch]]:
 
 
 def _between_rests(stages: Sequence[Stage]) -> Iterator[list[Stage]]:
-    """Return the stages that may overlap, up to the next that is settled."""
+    """Return the stages that may overlap, up to the next that is barrier."""
     group: list[Stage] = []
     for stage in stages:
-        if stage.settled and group:
+        if stage.barrier and group:
             yield group
             group = []
         group.append(stage)
@@ -267,7 +267,7 @@ def _forgiven(command: Command, error: str) -> Result:
 
 
 def _batch_errors(stderr: str) -> tuple[dict[int, str], str]:
-    """Return the text of each error by its 0-based line, and what was said after the last."""
+    """Return the text of each error by its 0-based line, and the output after the last."""
     errors: dict[int, str] = {}
     text: list[str] = []
     for line in stderr.splitlines():
@@ -279,13 +279,13 @@ def _batch_errors(stderr: str) -> tuple[dict[int, str], str]:
     return errors, "\n".join(text)
 
 
-def _stopped_at(batch: Batch, said: str, begin: int) -> int:
+def _stopped_at(batch: Batch, errors: str, begin: int) -> int:
     """Return the 0-based line at which `ip` ended in the middle of a batch, from `begin` on.
 
     A word that it cannot read makes it exit at once without telling the line (invarg in
     lib/utils.c), but it quotes the word: the line is the first with the most of what is quoted.
     """
-    quoted = set(re.findall(r'"([^"]+)"', said))
+    quoted = set(re.findall(r'"([^"]+)"', errors))
     lines = [quoted.intersection(command.argv) for command in batch.commands[begin:]]
     return begin + max(range(len(lines)), key=lambda number: len(lines[number]), default=0)
 
@@ -300,7 +300,7 @@ def _failed_rule(batch: Batch, stderr: str) -> tuple[int, int | None, str]:
     line = int(match[1])
     for number, command in enumerate(batch.commands):
         lines = command.stdin.splitlines()
-        # An unexpected end is told of the line after the last.
+        # An unexpected end is reported for the line after the last.
         if line <= len(lines) or number == len(batch.commands) - 1:
             return number, line, "".join(lines[line - 1 : line]).strip() or "(the end)"
         line -= len(lines)

@@ -1,6 +1,6 @@
 """Letting other processes of the same user run commands in a lab that this one holds open.
 
-The holder listens on an abstract socket: it has no file to be left behind, and goes with the process.
+The holder listens on an abstract socket, because such a socket has no file that could be left behind.
 A client is handed a conversation with the lab's agent, and from then on speaks with that itself.
 """
 

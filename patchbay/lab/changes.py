@@ -83,16 +83,16 @@ class Changes:
     # -- looking
 
     @property
-    def standing(self) -> Layout:
+    def applied(self) -> Layout:
         """Return the layout that the kernel has."""
         assert self._layout is not None, "build() comes first"
         return self._layout
 
     @property
-    def present(self) -> Layout:
+    def visible(self) -> Layout:
         """Return the layout that this task sees: the kernel's, with the changes of the task's own batch."""
         batch = self._own_batch()
-        return batch.layout if batch else self.standing
+        return batch.layout if batch else self.applied
 
     @property
     def waiting(self) -> Layout | None:
@@ -135,9 +135,9 @@ class Changes:
             return
         async with self._changing():
             if when():
-                pending = _Pending(self.standing)
+                pending = _Pending(self.applied)
                 pending.take(change)
-                await self._become(pending)
+                await self._apply_layout(pending)
 
     def apply_now(self, change: NameChange) -> None:
         """Apply a change of names, also beside another change: quickly, and without trio."""
@@ -154,10 +154,10 @@ class Changes:
         if self._own_batch() is not None:
             raise PatchbayError("this task has a batch open already: batches do not nest")
         async with self._changing():
-            batch = self._batch = _Pending(self.standing)
+            batch = self._batch = _Pending(self.applied)
             try:
                 yield
-                await self._become(batch)
+                await self._apply_layout(batch)
             finally:
                 self._batch = None
 
@@ -168,7 +168,7 @@ class Changes:
             yield
 
     def _rename(self, change: NameChange) -> None:
-        old, new = self.standing, change.apply(self.standing)
+        old, new = self.applied, change.apply(self.applied)
         done: list[Outcome] = []
         try:
             apply_now(self._session.sandbox, between(old, new), done)
@@ -179,16 +179,16 @@ class Changes:
         self._recorder.change(done, [change], change.events(old, new))
         self._take(new)
 
-    async def _become(self, pending: _Pending) -> None:
+    async def _apply_layout(self, pending: _Pending) -> None:
         """Apply the pending layout. On failure apply the layout that the kernel had."""
         await self._decide(pending)
         if self._meanwhile:
-            pending.begin_with(self.standing.names)
+            pending.begin_with(self.applied.names)
             self._meanwhile.clear()
         done: list[Outcome] = []
         try:
             with collection_paused():
-                plan = await _planned(self.standing, pending.layout)
+                plan = await _planned(self.applied, pending.layout)
                 await apply(self._session.sandbox, self._session.services, plan, done)
         except LabDiedError:
             raise  # with the agent everything went: there is nothing to undo
@@ -202,7 +202,7 @@ class Changes:
                 self._rename(change)
 
     async def _undo(self, new: Layout, done: list[Outcome]) -> None:
-        plan = between(new, self.standing, undoing=True)
+        plan = between(new, self.applied, undoing=True)
         with self._undoing(done) as undone, trio.CancelScope(shield=True):
             await apply(self._session.sandbox, self._session.services, plan, undone)
 

@@ -55,13 +55,13 @@ class Core:
 
     def _let_go(self) -> None:
         """Make the handles of nodes that are gone stale for good, also where their names come back."""
-        there = [layout for layout in (self.changes.standing, self.changes.waiting) if layout]
+        there = [layout for layout in (self.changes.applied, self.changes.waiting) if layout]
         self._handles = {key: it for key, it in self._handles.items() if not it.let_go(*there)}
 
     @property
-    def present(self) -> Layout:
+    def visible(self) -> Layout:
         """Return the layout that this task sees."""
-        return self.changes.present
+        return self.changes.visible
 
     async def apply(self, change: Change) -> None:
         """Apply a change, now or with this task's batch. On failure the lab is as it was."""
@@ -103,7 +103,7 @@ class Core:
 
     def view_of(self, node: NodeLayout) -> NodeView:
         """Return what runs things in a node that the kernel has."""
-        return self.session.view(node, self.changes.standing)
+        return self.session.view(node, self.changes.applied)
 
     def node_file(self, node: str, name: str) -> Path:
         """Return a path in the node's folder of the run."""

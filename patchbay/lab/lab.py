@@ -14,11 +14,11 @@ from patchbay.change.nodes import Add
 from patchbay.config.converter import shared_converter, structure
 from patchbay.errors import SpecError
 from patchbay.lab.core import Core
+from patchbay.lab.given import by_name, iface_table, look_up, name_of
 from patchbay.lab.links import DEFAULT_REGIONS, LinkStats
 from patchbay.lab.named import Named
 from patchbay.lab.node import Node
 from patchbay.lab.nodes import Device, Iface, Ix, Region, Router
-from patchbay.lab.wished import by_name, iface_table, look_up, name_of
 from patchbay.layout.find import find_region
 from patchbay.layout.layout import RouterKind
 from patchbay.layout.wires import region_key
@@ -37,7 +37,7 @@ from patchbay.model.names import env_names
 from patchbay.model.nat import Nat, NatConfig
 from patchbay.record.events import LabEvent
 from patchbay.record.journal import Record
-from patchbay.record.trace import Item, as_json, as_script, present
+from patchbay.record.trace import Item, as_json, as_script, commands_of
 from patchbay.tools.commands import Command
 
 __all__ = ["Lab"]
@@ -140,9 +140,9 @@ class Lab(Named):
         if uplink is not None and ifaces is not None:
             raise TypeError("name either `uplink` or `ifaces`")
         if link is not None and uplink is None:
-            raise TypeError("`link` goes with `uplink`; with `ifaces` it is Iface(router, link=...)")
-        wished = ifaces if ifaces is not None else {"eth0": Iface(uplink, link)} if uplink is not None else {}
-        tables = {iface: iface_table(to) for iface, to in wished.items()}
+            raise TypeError("`link` needs `uplink`; with `ifaces` it is Iface(router, link=...)")
+        given = ifaces if ifaces is not None else {"eth0": Iface(uplink, link)} if uplink is not None else {}
+        tables = {iface: iface_table(to) for iface, to in given.items()}
         fields = {
             "name": name,
             "ifaces": tables,
@@ -180,7 +180,7 @@ class Lab(Named):
         condition = structure(shared_converter(), link, RegionLink)
         whole = isinstance(link, int | float | RegionLink)
         await self._core.apply(
-            LinkRegions(_name(a), _name(b), condition.with_all_said() if whole else condition)
+            LinkRegions(_name(a), _name(b), condition.with_all_set() if whole else condition)
         )
 
     async def break_region_link(self, a: Region | str, b: Region | str) -> None:
@@ -194,7 +194,7 @@ class Lab(Named):
     async def region_link_stats(self, a: Region | str, b: Region | str) -> LinkStats:
         """Return what each direction of two regions' link has done; `up` leaves the region linked first."""
         self._core.check_open()
-        layout = self._core.present
+        layout = self._core.visible
         names = [find_region(layout, _name(each)).name for each in (a, b)]
         return await self._core.links.stats(region_key(layout, *names))
 
@@ -243,7 +243,7 @@ class Lab(Named):
 
     @property
     def devices(self) -> tuple[Device, ...]:
-        return tuple(self._core.handle(Device, name) for name in self._core.present.devices)
+        return tuple(self._core.handle(Device, name) for name in self._core.visible.devices)
 
     @property
     def routers(self) -> tuple[Router, ...]:
@@ -254,7 +254,7 @@ class Lab(Named):
         return tuple(self._core.handle(Region, name) for name in self._names_of(RouterKind.REGION))
 
     def _names_of(self, kind: RouterKind) -> Iterator[str]:
-        forwarders = self._core.present.forwarders.values()
+        forwarders = self._core.visible.forwarders.values()
         return (forwarder.name for forwarder in forwarders if forwarder.kind is kind)
 
     @property
@@ -280,10 +280,10 @@ class Lab(Named):
     @property
     def plan(self) -> tuple[Command, ...]:
         """Return the commands that make the present lab. In a lab that never changed they were applied."""
-        return present(self._core.changes.standing)
+        return commands_of(self._core.changes.applied)
 
     def trace(self, format: str = "sh", *, everything: bool = False) -> str:
-        """Return the lab as a shell script that rebuilds it by hand ("sh"), or its commands ("json").
+        """Return the lab as a script that rebuilds it without patchbay ("sh"), or its commands ("json").
 
         These are the commands that make the lab what it is now; with `everything`, all that were run so far,
         in order.

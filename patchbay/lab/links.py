@@ -33,8 +33,9 @@ DEFAULT_REGIONS = {("us", "eu"): 40.0, ("us", "asia"): 80.0, ("eu", "asia"): 120
 class DirectionStats:
     """What one direction of a link has done since it has had a condition, in packets and bytes.
 
-    `dropped` counts those lost by `loss_pct`, by a full buffer, or for want of the far side; `queued` are
-    on their way now. `detail` has what else the emulator counts, by its own names.
+    `dropped` counts packets lost by `loss_pct`, by a full buffer, or because the far side is missing;
+    `queued` counts those that are on their way now. `detail` has the emulator's other counters, by its own
+    names.
     """
 
     sent: int = 0
@@ -72,7 +73,7 @@ class Links:
         if not isinstance(change, LinkChange):
             yield
             return
-        key = link_key(change, self._changes.present)
+        key = link_key(change, self._changes.visible)
         if not isinstance(change, BreakRegionLink):
             await self._losses.settle(key)
         yield
@@ -85,7 +86,7 @@ class Links:
         The relay hears of the break by netlink, when the machine lets it. Until then it would lose what
         comes after the link is restored as well.
         """
-        wire = self._changes.standing.wires.get(key)
+        wire = self._changes.applied.wires.get(key)
         if wire is None or not wire.broken:
             return  # the break waits for its batch
         with contextlib.suppress(KeyError, BrokenPipeError):
@@ -95,7 +96,7 @@ class Links:
 
     async def stats(self, key: WireKey) -> LinkStats:
         """Return what each direction of a link has done. Raises `LinkLostError` if its relay is gone."""
-        layout = self._changes.standing
+        layout = self._changes.applied
         wire = layout.wires.get(key)
         if wire is None:
             return LinkStats()

@@ -115,7 +115,7 @@ class Losses:
         if loss is None or loss.stuck:
             return loss is not None
         return not self._session.services.runs(loss.service) and loss.kind.is_wanted(
-            self._changes.standing, key
+            self._changes.applied, key
         )
 
     async def settle(self, key: Key) -> None:
@@ -125,7 +125,7 @@ class Losses:
             self._lost[key] = evolve(self._lost[key], stuck=False)
 
     async def _answer_beside_the_block(self, key: Key) -> None:
-        """Do so in a task of the lab's. A failure is told at the end of the lab's block, with the loss."""
+        """Do so in a task of the lab's. A failure is raised at the end of the lab's block, with the loss."""
         try:
             await self.settle(key)
         except PatchbayError as error:

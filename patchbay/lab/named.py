@@ -44,7 +44,7 @@ class Named:
 
     def resolve_all(self, name: str) -> tuple[Address, ...]:
         """Return all addresses that `dns_entry` gave `name`, in the order in which they were given."""
-        return self._core.present.names.resolve(self._scope or "", name)
+        return self._core.visible.names.resolve(self._scope or "", name)
 
     def set_nameserver(self, ip: str | Address) -> None:
         """Set the name server that processes ask (`/etc/resolv.conf`)."""

@@ -17,7 +17,7 @@ from attrs import field, frozen
 from patchbay.errors import PatchbayError, StaleHandleError
 from patchbay.lab.core import Core
 from patchbay.lab.named import Named
-from patchbay.lab.running import Input, Output, run_to_end
+from patchbay.lab.running import Input, StreamSink, run_to_end
 from patchbay.layout.layout import Address, IfaceLayout, Layout, NodeLayout, of_version
 from patchbay.layout.wires import condition_of
 from patchbay.model.link import Condition
@@ -88,7 +88,7 @@ class Node(Named):
     def __init__(self, core: Core, name: str) -> None:
         self._core = core
         self._name = name
-        # The node is not in the lab any more, or never came to be. A namesake has a handle of its own.
+        # The node is not in the lab any more, or was never made. A namesake has a handle of its own.
         self._gone = False
 
     def __repr__(self) -> str:
@@ -119,7 +119,7 @@ class Node(Named):
         """Return the uplinks in order. A router's LAN is not among them: see `downstream_gw`."""
         return tuple(
             _interface(
-                iface, condition_of(self._core.present, ("link", self.name, iface.name)), self._index_of
+                iface, condition_of(self._core.visible, ("link", self.name, iface.name)), self._index_of
             )
             for iface in self._layout.ifaces
         )
@@ -170,7 +170,7 @@ class Node(Named):
         """Run a command in the node to its end, as `trio.run_process` runs one on the host.
 
         `env` is added to the caller's environment; `cwd` is the caller's by default. `stdin` is bytes, a
-        descriptor or a file. Output that is not captured goes on to the caller's own. `timeout` is in
+        descriptor or a file. StreamSink that is not captured goes on to the caller's own. `timeout` is in
         seconds. When the call is cancelled or too slow, the command and its process group are sent SIGTERM,
         and SIGKILL 2 s later. `user` is the name or the number of an account, whose groups the command then
         has.
@@ -195,8 +195,8 @@ class Node(Named):
                     view,
                     what,
                     stdin=stdin,
-                    stdout=Output(capture=capture_stdout, own=1, log=logs[0]),
-                    stderr=Output(capture=capture_stderr, own=2, log=logs[1]),
+                    stdout=StreamSink(capture=capture_stdout, own=1, log=logs[0]),
+                    stderr=StreamSink(capture=capture_stderr, own=2, log=logs[1]),
                     check=check,
                     timeout=timeout,
                     started=note_start,
@@ -267,7 +267,8 @@ class Node(Named):
         """Let trio's sockets and look-ups be the node's, in this block and in tasks that start in it.
 
         Whatever is built on trio's sockets works unchanged. A plain `socket.socket()` of an internet
-        family made in here by other means raises `OutsideNodeError` rather than using the host's network.
+        family that other code makes in the block raises `OutsideNodeError`, because it would use the host's
+        network.
         """
         from patchbay.sandbox.enter import enter_node
 
@@ -367,7 +368,7 @@ class Node(Named):
     @property
     def _layout(self) -> NodeLayout:
         """Return the node as the present layout has it. Raises `StaleHandleError` if it has not."""
-        if not self._gone and (found := self._find(self._core.present)):
+        if not self._gone and (found := self._find(self._core.visible)):
             return found
         raise self._stale()
 
@@ -380,7 +381,7 @@ class Node(Named):
     def _usable(self) -> NodeLayout:
         """Return the node as the kernel has it. Raises `StaleHandleError` for a node that it has not."""
         self._core.check_open()
-        if not self._gone and (found := self._find(self._core.changes.standing)):
+        if not self._gone and (found := self._find(self._core.changes.applied)):
             return found
         raise self._stale()
 

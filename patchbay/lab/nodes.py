@@ -78,7 +78,7 @@ class Device(Node):
                 SetLinkCondition,
                 device=self.name,
                 interface=self.iface(iface).name,
-                **_said(condition),
+                **_given(condition),
                 direction=direction,
             )
         )
@@ -168,7 +168,7 @@ class _Forwarder(Node):
         return _first(self._layout.networks, 6)  # type: ignore[return-value]
 
 
-def _said(condition: object) -> dict[str, object]:
+def _given(condition: object) -> dict[str, object]:
     """Return the field of a change that sets a condition. None is left out, which clears the link."""
     return {} if condition is None else {"condition": condition}
 
@@ -198,7 +198,7 @@ class Router(_Forwarder):
         Everything below shares it: a rate is that of all together. Otherwise as `set_link_condition`.
         """
         self._usable()
-        change = made_of(SetDownlinkCondition, router=self.name, **_said(condition), direction=direction)
+        change = made_of(SetDownlinkCondition, router=self.name, **_given(condition), direction=direction)
         await self._core.apply(change)
 
     async def downlink_stats(self) -> LinkStats:
@@ -209,7 +209,7 @@ class Router(_Forwarder):
     @property
     def downlink(self) -> Condition:
         """Return the present condition of its downlink."""
-        return condition_of(self._core.present, ("downlink", self.name))
+        return condition_of(self._core.visible, ("downlink", self.name))
 
     @property
     def uplink_ip(self) -> IPv4Address | None:
@@ -236,7 +236,7 @@ class Router(_Forwarder):
     async def flush_nat_state(self) -> None:
         """Forget all mappings and connections, as a reboot of the router would; the firewall's too.
 
-        Also the ports that hosts have asked for (`port_mapping`), whose server starts anew.
+        Also the ports that hosts have asked for (`port_mapping`), whose server is restarted.
         """
         self._usable()
         await self._core.apply(FlushNat(self.name))
@@ -252,7 +252,7 @@ class Router(_Forwarder):
 
     @property
     def _policy(self) -> PolicyLayout:
-        return self._core.present.policy(self._layout)
+        return self._core.visible.policy(self._layout)
 
     @property
     def nat(self) -> Nat | NatConfig:

@@ -17,7 +17,7 @@ from patchbay.sandbox.process import NodeProcess, spawn
 from patchbay.sandbox.spawn import Spawn
 from patchbay.sandbox.view import NodeView
 
-__all__ = ["CommandExited", "Input", "Output", "run_to_end"]
+__all__ = ["CommandExited", "Input", "StreamSink", "run_to_end"]
 
 # What `trio.run_process` takes for stdin.
 Input = bytes | bytearray | memoryview | int | IO[Any] | None
@@ -87,7 +87,7 @@ class _Pump:
             os.close(self.theirs)
 
 
-class Output:
+class StreamSink:
     """Where a stream of the command goes: captured, or on to the program's own, and into a log."""
 
     def __init__(self, *, capture: bool, own: int, log: IO[bytes] | None) -> None:
@@ -114,8 +114,8 @@ async def run_to_end(
     what: Spawn,
     *,
     stdin: Input,
-    stdout: Output,
-    stderr: Output,
+    stdout: StreamSink,
+    stderr: StreamSink,
     check: bool,
     timeout: float | None,
     started: Callable[[NodeProcess], object],

@@ -79,26 +79,26 @@ def _extended(layout: Layout, draft: Draft) -> Layout:
 
 def _conditioned(layout: Layout, added: LabSpec) -> Layout:
     """Return the layout with the conditions of what was added."""
-    wished: dict[WireKey, LinkCondition] = {}
+    given: dict[WireKey, LinkCondition] = {}
     for router in added.routers:
         if router.downlink is not None:
-            wished["downlink", router.name] = router.downlink
+            given["downlink", router.name] = router.downlink
     for device in added.devices:
         for name, iface in device.ifaces.items():
             if iface.link is not None:
-                wished["link", device.name, name] = iface.link
+                given["link", device.name, name] = iface.link
     for link in added.region_links:
-        wished["regions", link.a, link.b] = link.condition
-    return with_conditions(layout, {key: merged(PERFECT, condition) for key, condition in wished.items()})
+        given["regions", link.a, link.b] = link.condition
+    return with_conditions(layout, {key: merged(PERFECT, condition) for key, condition in given.items()})
 
 
 def _named_networks(added: LabSpec) -> Iterable[Network]:
-    wished = (cidr for r in added.routers for cidr in (r.downstream_cidr, r.downstream_cidr_v6))
-    return (network for network in wished if network is not None)
+    given = (cidr for r in added.routers for cidr in (r.downstream_cidr, r.downstream_cidr_v6))
+    return (network for network in given if network is not None)
 
 
 def _add_sound(builder: Builder, added: LabSpec, problems: Sequence[Problem]) -> None:
-    """Add what has no problem so far, so that what shows only now is told together with it."""
+    """Add what has no problem so far, so that problems of this stage are reported with the others."""
     bad = {part for problem in problems for part in _parts(problem.path)}
     for region in added.regions:
         if f"region.{region.name}" not in bad:

@@ -31,7 +31,7 @@ _PAGES = (65536 - FIRST_PORT) // PAGE
 
 @frozen
 class Block:
-    """So many ports of an outside address, from `first` on."""
+    """A number of ports of an outside address, from `first` on."""
 
     outside: IPv4Address
     first: int

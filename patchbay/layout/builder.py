@@ -238,12 +238,12 @@ class Builder:
         domains: Mapping[int, NsName],
         path: str,
     ) -> list[Network]:
-        wished: dict[int, Network | None] = {4: spec.downstream_cidr, 6: spec.downstream_cidr_v6}
+        given: dict[int, Network | None] = {4: spec.downstream_cidr, 6: spec.downstream_cidr_v6}
         automatic = {v: self._public.below(v, traits.scope_of(v)) for v in (4, 6)}
         networks = []
         for version in traits.ip_support.versions:
             neighbours = list(self._neighbours(domains[version], parent, version))
-            network = wished[version]
+            network = given[version]
             if network is None:
                 network = self._next_free(automatic[version], neighbours)
             for other, owner in neighbours:

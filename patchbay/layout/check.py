@@ -99,11 +99,11 @@ def _routers(layout: Layout, added: LabSpec) -> Iterator[Problem]:
 
 def _downstream(router: RouterSpec, path: str) -> Iterator[Problem]:
     families = resolve(router).ip_support.versions
-    wished: tuple[tuple[str, Network | None, int], ...] = (
+    given: tuple[tuple[str, Network | None, int], ...] = (
         ("downstream_cidr", router.downstream_cidr, 30),
         ("downstream_cidr_v6", router.downstream_cidr_v6, 64),
     )
-    for key, network, longest in wished:
+    for key, network, longest in given:
         if network is None:
             continue
         where = f"{path}.{key}"
@@ -218,7 +218,7 @@ def _region_links(layout: Layout, added: LabSpec) -> Iterator[Problem]:
     for link in added.region_links:
         unknown = {key: name for key, name in (("a", link.a), ("b", link.b)) if name not in names}
         for key, name in unknown.items():
-            # A table of latencies has no such keys: it stands in one of the two, and names the other.
+            # A table of latencies has no such keys: it is in one of the two regions, and names the other.
             path = f"{link.path}.{key}" if link.path.startswith("region-link") else link.path
             yield Problem(path, f"unknown region '{name}'{known(name, names)}")
         if link.a == link.b and not unknown:

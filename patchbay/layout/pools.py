@@ -14,7 +14,7 @@ from attrs import frozen
 
 from patchbay.layout.layout import Interface, Network
 from patchbay.model.lab import Addresses
-from patchbay.model.presets import Scope
+from patchbay.model.presets import AddressScope
 
 __all__ = ["CARRIER", "PRIVATE", "PUBLIC_PLANS", "ULA", "Pool", "PublicPlan", "host_in", "mac_of"]
 
@@ -68,11 +68,15 @@ class PublicPlan:
     # A /48 for each router, whose LAN is its first /64 (RFC 6177). The first /48 is the exchange's.
     public_v6: Pool
 
-    def below(self, version: int, scope: Scope) -> Pool:
+    def below(self, version: int, scope: AddressScope) -> Pool:
         """Return the pool that the network below a router is taken from."""
         if version == 6:
-            return self.public_v6 if scope is Scope.PUBLIC else ULA
-        return {Scope.PUBLIC: self.public, Scope.PRIVATE: PRIVATE, Scope.CARRIER: CARRIER}[scope]
+            return self.public_v6 if scope is AddressScope.PUBLIC else ULA
+        return {
+            AddressScope.PUBLIC: self.public,
+            AddressScope.PRIVATE: PRIVATE,
+            AddressScope.CARRIER: CARRIER,
+        }[scope]
 
 
 PUBLIC_PLANS: Mapping[Addresses, PublicPlan] = {

@@ -229,12 +229,12 @@ def _behind(layout: Layout) -> Mapping[NsName, list[RouteLayout]]:
 
 
 def _routes(
-    here: RouterLayout, dev: IfName, there: RouterLayout, reached: list[RouteLayout]
+    here: RouterLayout, dev: IfName, other: RouterLayout, reached: list[RouteLayout]
 ) -> Iterator[RouteLayout]:
     """Return the routes from one region to the networks behind another, by the other's LAN address."""
-    for address in there.lan.addresses:
+    for address in other.lan.addresses:
         yield RouteLayout(here.ns, ip_network(address.ip), dev)
     for route in reached:
-        gateway = of_version(there.lan.addresses, route.prefix.version)
+        gateway = of_version(other.lan.addresses, route.prefix.version)
         if gateway:
             yield RouteLayout(here.ns, route.prefix, dev, gateway.ip)

@@ -1,4 +1,4 @@
-"""Values that users may write as in a file: read when they are made, with all told that is wrong."""
+"""Values that users may write as in a file: read when they are made, with every problem at once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from patchbay.errors import Problem, SpecError, did_you_mean
 
-__all__ = ["flag", "leniently", "one_of", "refuse", "refuse_wrong", "whole_number"]
+__all__ = ["flag", "one_of", "parse_or_keep", "refuse", "refuse_wrong", "whole_number"]
 
 T = TypeVar("T")
 EnumT = TypeVar("EnumT", bound=StrEnum)
@@ -20,7 +20,7 @@ def refuse(value: object, accepted: str) -> SpecError:
     return SpecError([Problem("", f"found {value!r}; accepted: {accepted}")])
 
 
-def leniently(read: Callable[[object], T], value: object) -> T:
+def parse_or_keep(read: Callable[[object], T], value: object) -> T:
     """Return the value as read; as it is where that cannot be, for `refuse_wrong` to tell of."""
     try:
         return read(value)

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from attrs import field, frozen
 
-from patchbay.model.checked import flag, leniently, refuse, refuse_wrong
+from patchbay.model.checked import flag, parse_or_keep, refuse, refuse_wrong
 
 __all__ = [
     "FIREWALL_PRESETS",
@@ -32,7 +32,7 @@ def _read_ports(value: object) -> PortPolicy:
 
 
 def _ports(value: object) -> PortPolicy:
-    return leniently(_read_ports, value)
+    return parse_or_keep(_read_ports, value)
 
 
 @frozen

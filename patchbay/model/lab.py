@@ -99,7 +99,7 @@ class RegionLinkSpec:
     a: str
     b: str
     condition: LinkCondition
-    # Where it stands in the lab file.
+    # Its place in the lab file.
     path: str = field(default="region-link", eq=False)
 
     def between(self, a: str) -> LinkCondition:
@@ -108,7 +108,7 @@ class RegionLinkSpec:
             return self.condition
         return evolve(self.condition, up=self.condition.down, down=self.condition.up)
 
-    def over(self, base: RegionLinkSpec) -> RegionLinkSpec:
+    def applied_to(self, base: RegionLinkSpec) -> RegionLinkSpec:
         """Return `base`, a link of the same two regions, with the values of this one."""
         both = merged(merged(PERFECT, base.between(self.a)), self.condition)
         return evolve(self, condition=LinkCondition(up=both.up, down=both.down))
@@ -160,7 +160,7 @@ class RouterSpec:
 
 @frozen
 class IfaceSpec:
-    """A device's interface, the router it hangs on, and the condition of the link to it."""
+    """A device's interface, the router it is attached to, and the condition of the link to it."""
 
     router: str
     link: LinkCondition | None = None

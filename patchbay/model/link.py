@@ -107,7 +107,7 @@ def _no_limit(rate: float | None) -> float | None:
 
 @frozen
 class Impairment:
-    """What one direction of a link does to packets; None is "not said".
+    """What one direction of a link does to packets; None leaves a value open.
 
     `latency_ms`, one way, plus or minus `jitter_ms` (uniform; packets keep their order). `loss_pct`,
     `duplicate_pct`, `corrupt_pct` are of packets, independent of each other; `reorder_pct` of them are not
@@ -133,25 +133,27 @@ class Impairment:
     def __bool__(self) -> bool:
         return self != type(self)()
 
-    def said(self) -> dict[str, Any]:
+    def set_values(self) -> dict[str, Any]:
         """Return the values that are not None, by name."""
         return attrs.asdict(self, recurse=False, filter=lambda _, value: value is not None)
 
-    def over(self, base: Impairment) -> Impairment:
+    def applied_to(self, base: Impairment) -> Impairment:
         """Return `base` with the values of this one. Zero, and an infinite rate, are no impairment."""
-        said, result = self.said(), self._laid_on(base)
-        if not (result.trace or result.rate_kbit not in (None, inf) or said.get("buffer_kb")):
+        values, result = self.set_values(), self._laid_on(base)
+        if not (result.trace or result.rate_kbit not in (None, inf) or values.get("buffer_kb")):
             result = evolve(result, buffer_kb=None)  # what it was the buffer of is gone
-        return evolve(result, **{key: None for key, value in result.said().items() if value in (0, inf)})
+        return evolve(
+            result, **{key: None for key, value in result.set_values().items() if value in (0, inf)}
+        )
 
     def _laid_on(self, base: Impairment) -> Impairment:
         """Return `base` with the values of this one. A rate replaces a trace, and a trace a rate."""
-        said = self.said()
-        if "trace" in said:
+        values = self.set_values()
+        if "trace" in values:
             base = evolve(base, rate_kbit=None)
-        elif "rate_kbit" in said:
+        elif "rate_kbit" in values:
             base = evolve(base, trace=None)
-        return evolve(base, **said)
+        return evolve(base, **values)
 
     @property
     def spreads(self) -> bool:
@@ -170,9 +172,9 @@ class LinkCondition(Impairment):
     up: Impairment | None = None
     down: Impairment | None = None
 
-    def with_all_said(self) -> LinkCondition:
+    def with_all_set(self) -> LinkCondition:
         """Return the condition where what is None is no impairment instead."""
-        return evolve(LINK_PRESETS[LinkPreset.LAN], **self.said())
+        return evolve(LINK_PRESETS[LinkPreset.LAN], **self.set_values())
 
     def of(self, way: str) -> Impairment:
         """Return the values for direction "up" or "down"."""
@@ -214,9 +216,9 @@ class Condition:
 PERFECT = Condition()
 
 
-def merged(old: Condition, wished: LinkCondition, direction: Direction = Direction.BOTH) -> Condition:
-    """Return `old` with what `wished` says of some directions."""
-    return evolve(old, **{way: wished.of(way).over(getattr(old, way)) for way in direction.ways})
+def merged(old: Condition, new: LinkCondition, direction: Direction = Direction.BOTH) -> Condition:
+    """Return `old` with the values that `new` sets for some directions."""
+    return evolve(old, **{way: new.of(way).applied_to(getattr(old, way)) for way in direction.ways})
 
 
 def _preset(latency: float, jitter: float, loss: float, rate: float = inf) -> LinkCondition:

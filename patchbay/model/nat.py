@@ -11,7 +11,7 @@ import attrs
 from attrs import field, frozen
 
 from patchbay.errors import Problem, SpecError, did_you_mean
-from patchbay.model.checked import flag, leniently, one_of, refuse, refuse_wrong, whole_number
+from patchbay.model.checked import flag, one_of, parse_or_keep, refuse, refuse_wrong, whole_number
 
 __all__ = [
     "FIRST_PORT",
@@ -51,7 +51,7 @@ class Behavior(StrEnum):
 
 @frozen
 class PortAllocation:
-    """Which outside port a new mapping gets: `preserve`, `random`, `sequential`, or of a `block` of so many.
+    """Which outside port a new mapping gets: `preserve`, `random`, `sequential`, or one of a `block`.
 
     Raises `SpecError`.
     """
@@ -102,23 +102,23 @@ def _read_seconds(value: object) -> int:
 
 
 def _behavior(value: object) -> Behavior:
-    return leniently(_read_behavior, value)
+    return parse_or_keep(_read_behavior, value)
 
 
 def _allocation(value: object) -> PortAllocation:
-    return leniently(PortAllocation.read, value)
+    return parse_or_keep(PortAllocation.read, value)
 
 
 def _protocols(value: object) -> tuple[str, ...]:
-    return leniently(_read_protocols, value)
+    return parse_or_keep(_read_protocols, value)
 
 
 @frozen
 class NatConfig:
     """A NAT of IPv4 (RFC 4787 for UDP, 5382 for TCP, 5508 for ICMP). The defaults are those of `home`.
 
-    `mapping` is what an outside port stands for: the inside endpoint alone, or towards one remote
-    address, or towards one remote endpoint. `filtering` is which remote endpoints may send to it: any, those
+    `mapping` is what an outside port depends on: the inside endpoint alone, or also the remote address, or
+    also the remote port. `filtering` is which remote endpoints may send to it: any, those
     at an address that the inside endpoint has sent to, or those that it has sent to. `port_allocation`
     is "preserve" (the inside port where it is free, else a random one), "random", "sequential", or "block:N"
     (N ports of its own for each inside host); ports given out are 1024 to 65535. `hairpin`: whether inside

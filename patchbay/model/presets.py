@@ -11,10 +11,10 @@ from patchbay.model.lab import IpSupport, NatV6, RouterPreset, RouterSpec
 from patchbay.model.nat import Nat, NatConfig, config_of
 from patchbay.model.nat import named as nat_named
 
-__all__ = ["ResolvedRouter", "Scope", "resolve"]
+__all__ = ["AddressScope", "ResolvedRouter", "resolve"]
 
 
-class Scope(StrEnum):
+class AddressScope(StrEnum):
     """Whose addresses are below a router: public, its own (RFC 1918, RFC 4193), or a carrier's (RFC 6598)."""
 
     PUBLIC = "public"
@@ -29,16 +29,16 @@ class ResolvedRouter:
     nat: Nat | NatConfig
     firewall: Firewall | FirewallConfig
     ip_support: IpSupport
-    scope: Scope
-    scope_v6: Scope
+    scope: AddressScope
+    scope_v6: AddressScope
     nat_v6: NatV6 = NatV6.NONE
 
-    def scope_of(self, version: int) -> Scope:
+    def scope_of(self, version: int) -> AddressScope:
         return self.scope if version == 4 else self.scope_v6
 
 
 _V4, _DUAL = IpSupport.V4_ONLY, IpSupport.DUAL_STACK
-_PUBLIC, _PRIVATE, _CARRIER = Scope
+_PUBLIC, _PRIVATE, _CARRIER = AddressScope
 _DATACENTER = ResolvedRouter(Nat.NONE, Firewall.NONE, _DUAL, _PUBLIC, _PUBLIC)
 _ISP_V4 = ResolvedRouter(Nat.NONE, Firewall.NONE, _V4, _PUBLIC, _PUBLIC)
 

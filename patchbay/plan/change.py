@@ -46,8 +46,8 @@ def between(old: Layout | None, new: Layout, *, undoing: bool = False) -> Plan:
     after = _parts(view_of(new), changed)
     # A link of regions leads packets another way, so it has to wait where the regions are there already.
     kinds = _OF_NODE if old else (*_OF_NODE, "regions")
-    there = {part[1] for part in before if part[0] == "node"}
-    fresh = [part for part in after if part[0] in kinds and part not in before and part[1] not in there]
+    had = {part[1] for part in before if part[0] == "node"}
+    fresh = [part for part in after if part[0] in kinds and part not in before and part[1] not in had]
     step = _Step(before, after, undoing=undoing)
     plan = Plan(
         tuple(stage for stage in step.stages(fresh) if stage.make or stage.configure),
@@ -174,7 +174,7 @@ class _Step:
         yield from self._led_another_way(staying, later)
         ruled = _unmakes(later, Phase.RULES)
         rules = (*ruled, *self._made(staying, Phase.RULES))
-        yield Stage(configure=tuple(sorted(rules, key=_by_tool)), settled=True)
+        yield Stage(configure=tuple(sorted(rules, key=_by_tool)), barrier=True)
         yield Stage(make=(*self._made(self._after, Phase.NAMES), *_unmakes(later, Phase.NAMES)))
 
     def _led_another_way(self, staying: Sequence[Part], later: Sequence[Resource]) -> Iterator[Stage]:
@@ -190,11 +190,11 @@ class _Step:
                 *sorted(acting, key=_by_tool),
                 *self._checks(),
             ),
-            settled=True,
+            barrier=True,
         )
-        yield Stage(make=_unmakes(later, Phase.ACT, process=True), settled=True)
+        yield Stage(make=_unmakes(later, Phase.ACT, process=True), barrier=True)
         lead = (*_unmakes(later, Phase.LEAD), *self._made(self._after, Phase.LEAD))
-        yield Stage(configure=(*lead, *_commands(it.unmake for it in later if it.late)), settled=True)
+        yield Stage(configure=(*lead, *_commands(it.unmake for it in later if it.late)), barrier=True)
 
     def _goes_early(self, key: Key, resource: Resource) -> bool:
         if key in self._leaving:

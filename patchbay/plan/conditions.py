@@ -120,7 +120,7 @@ def _relay_words(impairment: Impairment, mtu: int | None) -> Iterator[str]:
     if not impairment:
         return
     shape = shape_of(impairment, mtu)
-    for key, value in impairment.said().items():
+    for key, value in impairment.set_values().items():
         if key not in ("trace", "buffer_kb"):
             yield f"{key}={value:.10g}"
     if impairment.trace:

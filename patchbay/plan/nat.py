@@ -17,7 +17,7 @@ from patchbay.tools.nft import Chain, Hook, Table
 
 __all__ = ["UNSOLICITED", "block_elements", "nat_table"]
 
-# What must reach the router itself from its uplink: ping (BEHAVIOUR: nothing else unsolicited).
+# What must reach the router itself from its uplink: ping, and nothing else unsolicited.
 # Neighbour discovery is `untracked` for conntrack, so that dropping `new` does not touch it.
 UNSOLICITED = (
     'iifname "wan" icmp type echo-request accept',
@@ -130,7 +130,7 @@ def _forward(nat: Traits) -> Iterator[Chain]:
     ]
     host = ("ip daddr",) if nat.blocks else ()
     if nat.lets_in:
-        # A stranger who was let in stays as long as the mapping does, however much he sends.
+        # A remote endpoint that was let in stays as long as the mapping does, however much it sends.
         taken = join(*host, "meta l4proto", "ct original proto-dst")
         rules.append(
             f'iifname "wan" ct direction original ct mark 1 {nat.l4} {taken} != @taken_lasting '

@@ -87,7 +87,7 @@ def _mapping(nat: Traits) -> _Kept:
         "inet_service",
         own=nat.inside_key,
         own_data="ct reply proto-dst",
-        # Towards whom a mapping is that a stranger came in by, his connection does not tell.
+        # A connection from outside does not tell which remote endpoint the mapping was created for.
         answered=_INSIDE_OF_ANSWER if nat.independent else "",
         answered_data="ct original proto-dst",
     )
@@ -121,7 +121,7 @@ def memory_sets(nat: Traits) -> Iterator[Set]:
     if nat.blocks:
         yield Set("outside", "ipv4_addr")
         yield Set("outside_address", "ipv4_addr", "ipv4_addr")
-        # Of two bytes: `ip ttl` stands for any.
+        # Of two bytes: `ip ttl` is one such type.
         yield Set("page", "ip saddr . ip ttl", "ip ttl", typeof=True)
     if not nat.maps:
         for protocol in nat.config.protocols:
@@ -136,7 +136,7 @@ def memory_sets(nat: Traits) -> Iterator[Set]:
 
 
 def memory_chains(nat: Traits) -> Iterator[Chain]:
-    """After translation each packet keeps alive what its connection stands on."""
+    """After translation each packet keeps alive what its connection depends on."""
     rules = [
         # Whatever went wrong before: nothing leaves from an inside address.
         f'oifname "wan" meta nfproto ipv4 ip saddr != {nat.outsides} drop',
@@ -186,7 +186,7 @@ def _lifetimes(nat: Traits) -> Iterator[tuple[str, str, int]]:
         yield "meta l4proto tcp ct status & assured == 0", "brief", nat.closing
         assured = "meta l4proto tcp ct status assured"
         if config.tcp_established_timeout > CLOSING:
-            # Only an established connection has so long to go: its last packets shorten it again.
+            # Only an established connection has that much time left: its last packets shorten it again.
             yield f"{assured} ct expiration > {CLOSING}s", "lasting", config.tcp_established_timeout
             yield f"{assured} ct expiration <= {CLOSING}s", "lasting", CLOSING
         else:

@@ -33,7 +33,7 @@ def port_chains(nat: Traits) -> Iterator[Chain]:
 def _drawing(nat: Traits) -> tuple[int, ...]:
     """Return how many ports each level of chains tries: all of a block in order, or 64 of all others.
 
-    Of 64 random ones one is free, but for one in 800 newcomers where nine of ten are taken.
+    Where nine of ten ports are taken, 64 random ones hold a free port for all but one in 800 new mappings.
     """
     wanted = min(nat.config.port_allocation.block or _JUMPS**2, _MOST_TRIES)
     levels = [1]
@@ -57,7 +57,7 @@ def _translate(nat: Traits) -> Iterator[str]:
         yield "jump claim"
     most = _drawing(nat)[-1]
     yield from (_jump(most),) * ceil(min(nat.config.port_allocation.block or most, _MOST_TRIES) / most)
-    # No port is left: what stands stands, and the newcomer gets nothing (RFC 4787 REQ-3).
+    # No port is left: existing mappings stay, and a new one gets nothing (RFC 4787 REQ-3).
     yield "drop"
 
 
@@ -66,7 +66,7 @@ def _by_mapping(nat: Traits, tier: str) -> str:
 
 
 def _claim(nat: Traits) -> Iterator[str]:
-    """Take the port that stands at the packet's destination port, if it is free; else return."""
+    """Take the port that is the packet's destination port, if it is free; else return."""
     host = ("ct original ip saddr",) if nat.blocks else ()
     key = join(*host, "meta l4proto", "th dport")
     for tier in ("lasting", "brief"):

@@ -28,7 +28,7 @@ class Stage:
 
     make: tuple[Command, ...] = ()
     configure: tuple[Command, ...] = ()
-    settled: bool = False
+    barrier: bool = False
 
     def __iter__(self) -> Iterator[Command]:
         yield from self.make

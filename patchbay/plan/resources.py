@@ -96,14 +96,14 @@ def difference(old: Table, new: Table, *, undoing: bool) -> Difference:
         for key, resource in old.items()
         if key in gone and (resource.process or key not in dead) and resource.unmake
     }
-    there = {key: resource for key, resource in old.items() if key not in gone}
+    kept = {key: resource for key, resource in old.items() if key not in gone}
     wanted = {
         key: resource
         for key, resource in new.items()
-        if key not in there or there[key].identity != resource.identity
+        if key not in kept or kept[key].identity != resource.identity
     }
     made = {
-        key: resource.again if resource.again and (undoing or key in there) else resource.make
+        key: resource.again if resource.again and (undoing or key in kept) else resource.make
         for key, resource in wanted.items()
         if resource.comes_with not in wanted
     }

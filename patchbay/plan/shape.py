@@ -13,9 +13,9 @@ __all__ = ["Shape", "shape_of"]
 ETHERNET_HEADER = 14
 USUAL_MTU = 1500
 
-# BEHAVIOUR: behind a rate is a buffer of 100 ms or the delay, whichever is more.
+# Behind a rate is a buffer of 100 ms or the delay, whichever is more.
 _BUFFER_MS = 100.0
-# The bucket holds what the rate gives in so long: a timer that is late by less costs no throughput.
+# The bucket holds what passes in this time, so that a timer which is late by less costs no throughput.
 _BUCKET_MS = 2.0
 # netem's own default, and what it needs at most where nothing limits the rate: full frames at 10 Gbit/s.
 _LEAST_LIMIT = 1000
@@ -44,8 +44,8 @@ def shape_of(impairment: Impairment, mtu: int | None) -> Shape:
         return Shape(_LEAST_LIMIT + ceil(delay * _MOST_PACKETS_A_SECOND))
     # kbit/s are bits/ms.
     packets = min(kbit * 1000 / 8 / _LEAST_FRAME, _MOST_PACKETS_A_SECOND)
-    wished = impairment.buffer_kb
-    buffer = wished * 1000 if wished else kbit * max(_BUFFER_MS, impairment.latency_ms or 0) / 8
+    given = impairment.buffer_kb
+    buffer = given * 1000 if given else kbit * max(_BUFFER_MS, impairment.latency_ms or 0) / 8
     return Shape(
         limit=_LEAST_LIMIT + ceil(delay * packets),
         burst=max(2 * frame, ceil(kbit * _BUCKET_MS / 8)),

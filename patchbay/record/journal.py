@@ -19,7 +19,7 @@ class Record:
 
     `status` is its exit status, or None if a failure before it kept it from being run. `how` says
     how it was really done where that is not the command line itself. `change` numbers the call that
-    it belonged to; `undone` tells that the call failed and was taken back.
+    it belonged to; `undone` is true if the call failed and was undone.
     """
 
     seq: int
@@ -45,7 +45,7 @@ class Record:
 
 @frozen
 class Change:
-    """One call that changed the lab: what was tried, and whether it stands."""
+    """One call that changed the lab: what was tried, and whether it succeeded."""
 
     outcomes: tuple[Outcome, ...]
     undone: bool

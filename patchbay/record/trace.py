@@ -13,7 +13,7 @@ from patchbay.plan.change import between
 from patchbay.record.journal import Record
 from patchbay.tools.commands import Command, describe, heading
 
-__all__ = ["Item", "as_json", "as_script", "of_node", "present"]
+__all__ = ["Item", "as_json", "as_script", "commands_of", "of_node"]
 
 # A command that makes a part of the present lab, or the record of one that was run.
 Item = Command | Record
@@ -22,7 +22,7 @@ _HEAD = """\
 #!/bin/sh
 # {title}
 #
-# Rebuilds the lab by hand, without patchbay: as root or as an ordinary user,
+# Rebuilds the lab without patchbay: as root or as an ordinary user,
 #   sh THIS_FILE             then a shell in the lab
 #   sh THIS_FILE COMMAND...  then COMMAND in the lab
 # Inside, `nsenter --net=/run/netns/NODE COMMAND...` runs something in a node:
@@ -53,7 +53,7 @@ exec "$@"
 """
 
 
-def present(layout: Layout) -> tuple[Command, ...]:
+def commands_of(layout: Layout) -> tuple[Command, ...]:
     """Return the commands that make a lab what it is now. In a lab that never changed these were applied."""
     return tuple(between(None, layout))
 
@@ -120,7 +120,7 @@ def _comment_of(item: Item) -> str:
 def _shown_in_etc(item: Item) -> str:
     """Return the command that shows the lab's names in /etc.
 
-    A node's own names are for its own processes alone, which have no mount namespace by hand.
+    A node's own names are for its own processes alone, which have no mount namespace in a script.
     """
     folder, _, name = item.argv[-1].rpartition("/")
     if item.argv[0] != "tee" or folder != "/run/patchbay":

@@ -72,7 +72,7 @@ class Caller:
             while data := await self._stream.receive_some(1 << 20):
                 unread = self._take_frames(unread + data)
         except trio.BrokenResourceError:
-            pass  # it died while writing: said below
+            pass  # it died while writing: reported below
         except trio.ClosedResourceError:
             return
         self._died()

@@ -17,11 +17,11 @@ from patchbay.sandbox import host
 from patchbay.sandbox.netem import TRIAL
 from patchbay.sandbox.sandbox import Sandbox
 
-__all__ = ["Finding", "examine"]
+__all__ = ["CheckResult", "examine"]
 
 
 @frozen
-class Finding:
+class CheckResult:
     """One thing looked at. `fatal`: without it no lab can be opened; `repair`: the line that helps."""
 
     what: str
@@ -31,7 +31,7 @@ class Finding:
     repair: str = ""
 
 
-async def examine() -> list[Finding]:
+async def examine() -> list[CheckResult]:
     """Look at everything that labs need or can use. Return a finding for each."""
     return [
         *_machine(),
@@ -41,48 +41,48 @@ async def examine() -> list[Finding]:
     ]
 
 
-def _machine() -> Iterator[Finding]:
-    yield Finding("kernel", f"{platform.system()} {platform.release()}", good=sys.platform == "linux")
-    yield Finding("python", f"{platform.python_version()} ({sys.executable})")
-    yield Finding("user", "root" if os.geteuid() == 0 else f"uid {os.geteuid()} (ordinary)")
+def _machine() -> Iterator[CheckResult]:
+    yield CheckResult("kernel", f"{platform.system()} {platform.release()}", good=sys.platform == "linux")
+    yield CheckResult("python", f"{platform.python_version()} ({sys.executable})")
+    yield CheckResult("user", "root" if os.geteuid() == 0 else f"uid {os.geteuid()} (ordinary)")
 
 
-async def _tool(name: str) -> Finding:
+async def _tool(name: str) -> CheckResult:
     path = host.which(name)
     fatal = name in host.TOOLS
     package = host.TOOLS.get(name, {"nsenter": "util-linux", "sysctl": "procps"}.get(name, name))
     if path is None:
-        # nsenter and sysctl are for repeating things by hand.
-        return Finding(name, "not on PATH", False, fatal, f"sudo apt-get install {package}")
+        # nsenter and sysctl are for repeating commands manually.
+        return CheckResult(name, "not on PATH", False, fatal, f"sudo apt-get install {package}")
     flag = "--version" if name in ("nft", "nsenter", "sysctl") else "-V"
     done = await trio.run_process([path, flag], capture_stdout=True, stderr=subprocess.DEVNULL, check=False)
-    return Finding(name, f"{done.stdout.decode(errors='replace').strip()} ({path})")
+    return CheckResult(name, f"{done.stdout.decode(errors='replace').strip()} ({path})")
 
 
-async def _miniupnpd() -> Finding:
+async def _miniupnpd() -> CheckResult:
     """Debian has it for iptables too; that one knows nothing of nftables' options."""
     path, repair = host.which("miniupnpd"), "sudo apt-get install miniupnpd-nftables"
     if path is None:
-        return Finding("miniupnpd", "not on PATH; needed for port_mapping=True", False, repair=repair)
+        return CheckResult("miniupnpd", "not on PATH; needed for port_mapping=True", False, repair=repair)
     done = await trio.run_process([path, "--version"], capture_stdout=True, capture_stderr=True, check=False)
-    said = " ".join((done.stdout + done.stderr).decode(errors="replace").split())
-    if "nftables" not in said:
-        return Finding(
-            "miniupnpd", f"not for nftables, as port_mapping=True needs it: {said}", False, repair=repair
+    output = " ".join((done.stdout + done.stderr).decode(errors="replace").split())
+    if "nftables" not in output:
+        return CheckResult(
+            "miniupnpd", f"not for nftables, as port_mapping=True needs it: {output}", False, repair=repair
         )
-    return Finding("miniupnpd", f"{said} ({path})")
+    return CheckResult("miniupnpd", f"{output} ({path})")
 
 
-async def _sandbox() -> list[Finding]:
+async def _sandbox() -> list[CheckResult]:
     """Open a bare lab and try what the kernel has."""
     async with Sandbox() as sandbox:
         try:
             await sandbox.up()
         except HostError as error:
-            return [Finding("namespaces", lack.what, False, True, lack.repair) for lack in error.lacks]
+            return [CheckResult("namespaces", lack.what, False, True, lack.repair) for lack in error.lacks]
         trials = [await _trial(sandbox, *trial) for trial in _TRIALS]
         return [
-            Finding("namespaces", "user, network, mount and pid namespaces can be made"),
+            CheckResult("namespaces", "user, network, mount and pid namespaces can be made"),
             _ids(sandbox),
             *trials,
             _emulator(next(trial for trial in trials if trial.what == "netem")),
@@ -90,10 +90,10 @@ async def _sandbox() -> list[Finding]:
         ]
 
 
-def _ids(sandbox: Sandbox) -> Finding:
+def _ids(sandbox: Sandbox) -> CheckResult:
     if sandbox.ids > 1:
-        return Finding("ids", f"{sandbox.ids} user ids in a lab")
-    return Finding(
+        return CheckResult("ids", f"{sandbox.ids} user ids in a lab")
+    return CheckResult(
         "ids",
         "one user id in a lab: programs that change their user, or refuse to be root, fail in it",
         good=False,
@@ -146,26 +146,26 @@ _TRIALS = (
 
 async def _trial(
     sandbox: Sandbox, what: str, argv: list[str], text: str, fatal: bool, repair: str
-) -> Finding:
+) -> CheckResult:
     answer = await sandbox.agent.request({"lanes": [["", [["exec", None, argv, text]]]]})
     result = answer["results"][0][0]
     if result["status"] == 0:
-        return Finding(what, "works")
-    said = " ".join(result["err"].split()) or f"exit status {result['status']}"
-    return Finding(what, f"does not work: {said}", False, fatal, repair)
+        return CheckResult(what, "works")
+    output = " ".join(result["err"].split()) or f"exit status {result['status']}"
+    return CheckResult(what, f"does not work: {output}", False, fatal, repair)
 
 
-def _emulator(netem: Finding) -> Finding:
+def _emulator(netem: CheckResult) -> CheckResult:
     """Tell which emulator acts on links by default."""
     if netem.good:
-        return Finding("emulator", "netem, since the kernel has it")
+        return CheckResult("emulator", "netem, since the kernel has it")
     if os.path.exists("/proc/net/packet"):
-        return Finding("emulator", "userspace, a relay process for each link with a condition: no netem")
+        return CheckResult("emulator", "userspace, a relay process for each link with a condition: no netem")
     lack = "none: links can have no conditions, as the kernel has neither netem nor packet sockets"
-    return Finding("emulator", lack, False, False, "a kernel with CONFIG_NET_SCH_NETEM or CONFIG_PACKET")
+    return CheckResult("emulator", lack, False, False, "a kernel with CONFIG_NET_SCH_NETEM or CONFIG_PACKET")
 
 
-def _tun() -> Finding:
+def _tun() -> CheckResult:
     if Path("/dev/net/tun").exists():
-        return Finding("tun", "/dev/net/tun")
-    return Finding("tun", "no /dev/net/tun: VPNs cannot run in a lab", False, False, "sudo modprobe tun")
+        return CheckResult("tun", "/dev/net/tun")
+    return CheckResult("tun", "no /dev/net/tun: VPNs cannot run in a lab", False, False, "sudo modprobe tun")

@@ -34,7 +34,7 @@ def enter_node(node: EnterableNode) -> Iterator[None]:
     """See `Node.enter`."""
     guard.install()
     _install()
-    scope = guard.Scope(node)
+    scope = guard.EnterBlock(node)
     token = guard.current.set(scope)
     try:
         yield

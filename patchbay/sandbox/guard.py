@@ -20,10 +20,10 @@ from typing import Any
 
 from patchbay.errors import OutsideNodeError
 
-__all__ = ["Scope", "allowed", "current", "inside", "install"]
+__all__ = ["EnterBlock", "allowed", "current", "inside", "install"]
 
 
-class Scope:
+class EnterBlock:
     """One `with enter():` block."""
 
     def __init__(self, node: Any) -> None:
@@ -32,10 +32,10 @@ class Scope:
 
 
 # The block that the running code is in; inherited by tasks, and by trio's threads.
-current: ContextVar[Scope | None] = ContextVar("patchbay_node", default=None)
+current: ContextVar[EnterBlock | None] = ContextVar("patchbay_node", default=None)
 _allowed: ContextVar[bool] = ContextVar("patchbay_allowed", default=False)
-# A thread that is started by hand inherits no context: what it was started in is kept here.
-_started_in: weakref.WeakKeyDictionary[threading.Thread, Scope] = weakref.WeakKeyDictionary()
+# A thread that `threading` starts inherits no context: what it was started in is kept here.
+_started_in: weakref.WeakKeyDictionary[threading.Thread, EnterBlock] = weakref.WeakKeyDictionary()
 
 # Families that are of no network namespace. A name of a unix socket may be: `_check_name`.
 _LOCAL = frozenset({socket.AF_UNIX, getattr(socket, "AF_ALG", socket.AF_UNIX)})
@@ -47,7 +47,7 @@ _LOOK_UPS = _REVERSE | {"socket.getaddrinfo", "socket.gethostbyname"}
 
 @contextlib.contextmanager
 def allowed() -> Iterator[None]:
-    """Sockets made in here are meant: they come from a worker, or are of the host on purpose."""
+    """Exempt this block from the guard: its sockets come from a worker, or are the host's on purpose."""
     token = _allowed.set(True)
     try:
         yield
@@ -55,7 +55,7 @@ def allowed() -> Iterator[None]:
         _allowed.reset(token)
 
 
-def inside() -> Scope | None:
+def inside() -> EnterBlock | None:
     """Return the block in which the calling code runs, in whichever thread; None outside of any."""
     if scope := current.get():
         return scope
@@ -89,7 +89,7 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
         _check_name(args[0], args[1])
 
 
-def _inside_unless_allowed() -> Scope | None:
+def _inside_unless_allowed() -> EnterBlock | None:
     scope = inside()
     return None if scope is None or _allowed.get() else scope
 
@@ -129,7 +129,7 @@ def _check_look_up(event: str, host: Any) -> None:
         # trio asks first whether the name is an address after all, which sends nothing.
         first_try = bool(sys._getframe(2).f_locals.get("flags", 0) & socket.AI_NUMERICHOST)
         if first_try and _has_interface(host):
-            # `fe80::1%eth0` holds an interface's name, which stands for another number in the node.
+            # `fe80::1%eth0` holds an interface's name, which has another number in the node.
             raise socket.gaierror(socket.EAI_NONAME, "an address with an interface of the node")
         if first_try or (_is_address(host) and not _has_interface(host)):
             return

@@ -1,4 +1,4 @@
-"""This process stands for one in a lab: it passes signals in and the exit status out.
+"""Relay for a process in a lab: this process passes signals in and the exit status out.
 
 When it dies, its conversation ends, and with it the command in the lab.
 """

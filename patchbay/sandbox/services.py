@@ -51,7 +51,7 @@ class Services:
             with contextlib.suppress(BrokenPipeError):
                 await running.ask({"set": list(service.args)})
                 return
-        self.end(service)  # it cannot be told, or has died just now
+        self.end(service)  # it cannot take new arguments, or has died just now
         await self._start(service)
 
     async def _start(self, service: Service) -> None:

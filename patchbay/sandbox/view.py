@@ -133,7 +133,7 @@ def close_sockets_of(views: Iterable[NodeView]) -> None:
 
     Sockets handed out are closed already; left are those that were accepted, duplicated or
     detached. Their descriptors are pointed at /dev/null rather than closed: whoever owns one still
-    closes it himself, and must not then hit a descriptor that came to be in between.
+    closes it himself, and must not then hit a descriptor that was opened in between.
     """
     ours = {view.namespace for view in views} - {None}
     if not ours:

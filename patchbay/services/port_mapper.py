@@ -1,6 +1,6 @@
 """The server of port mappings on a router: runs miniupnpd.
 
-By hand, in the router's namespace; it goes on in the background once miniupnpd serves:
+Manually, in the router's namespace; it goes on in the background once miniupnpd serves:
 
     python3 -m patchbay.services.port_mapper --config FILE --generation N
 
@@ -25,7 +25,7 @@ from patchbay.services.daemon import Daemon, environ, logged, readable_of
 
 __all__ = ["PortMapper", "main"]
 
-# Seconds: the one before may be about to end.
+# Seconds, because an earlier server may be about to end.
 _FREE_WITHIN = 2.0
 
 # The last line that it logs before it serves (miniupnpd.c, main): all its sockets are bound by then.
@@ -54,7 +54,7 @@ class PortMapper:
     def __init__(self, argv: list[str], control: Control | None) -> None:
         self._config = _parse(argv)["--config"]
         self._control = control
-        # The one before may be about to end, and still have the ports.
+        # An earlier server may be about to end, and still have the ports.
         self._lock = _locked(self._config)
         self._server: Daemon | None = None
         self._start()

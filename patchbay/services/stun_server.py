@@ -1,6 +1,6 @@
 """The STUN server of a device: Binding over UDP and TCP, at all addresses of the device (RFC 8489).
 
-By hand, in the device's namespace; it goes on in the background:
+Manually, in the device's namespace; it goes on in the background:
 
     python3 -m patchbay.services.stun_server --port 3478
 

@@ -11,7 +11,7 @@ from attrs import define, field
 
 from patchbay.model.nat import Behavior
 from patchbay.testing.place import Endpoint, Place
-from patchbay.testing.probe import Answer, Finding, Hairpin, Pace, Prober
+from patchbay.testing.probe import Answer, Hairpin, Observation, Prober, RetryTimes
 from patchbay.testing.report import NatReport
 from patchbay.testing.server import StunServers
 from patchbay.testing.tcp import open_tcp
@@ -42,15 +42,15 @@ async def classify_nat(
 
     `servers` is what `serve_stun` gives, or (host, port) of a STUN server, or several of these: the first
     answer that tells OTHER-ADDRESS (RFC 5780) decides which one is used for everything. Without any,
-    mapping is told by two servers as far as it can be, and filtering is not. By TCP, filtering
-    can be told only with `serve_stun`.
+    mapping is found out by two servers as far as it can be, and filtering is not. By TCP, filtering
+    is found out only with `serve_stun`.
 
     `timeouts` measures how long idle UDP mappings last, for up to two and a half times as long; times
-    over `longest` seconds are not told. `sockets` fresh ones show which ports are given. A request is
+    over `longest` seconds are not reported. `sockets` fresh ones show which ports are given. A request is
     repeated after `rto` seconds and after twice the time each time, `tries` in all (given up after 6.2 s by
     default). Where an answer perhaps never comes, it is waited for 0.3 s, or for four round trips.
 
-    What cannot be told is None in the report, whose `notes` say why. Where nobody answers, `blocked` is
+    What cannot be found out is None in the report, whose `notes` say why. Where nobody answers, `blocked` is
     true. Raises `ValueError` for another protocol than "udp" and "tcp", and for no server.
     """
     if protocol not in ("udp", "tcp"):
@@ -63,7 +63,7 @@ async def classify_nat(
         return NatReport(protocol=protocol, blocked=True, notes=tuple(case.notes))
     known = servers if isinstance(servers, StunServers) else None
     async with open_udp(place, own) if protocol == "udp" else open_tcp(place, own, known) as prober:
-        prober.pace = Pace.of(rto, tries)
+        prober.pace = RetryTimes.of(rto, tries)
         answers = await _ask_all(prober, endpoints)
         if not answers:
             return NatReport(protocol=protocol, blocked=True, local=own, notes=tuple(case.notes))
@@ -137,7 +137,7 @@ async def _ask_all(prober: Prober, servers: Sequence[Endpoint]) -> dict[Endpoint
 
 @define
 class _Case:
-    """What is wished for, and what could not be had."""
+    """What the caller asked for, and notes on what could not be found out."""
 
     protocol: str
     hairpin: bool
@@ -146,7 +146,7 @@ class _Case:
     longest: float
     notes: list[str] = field(factory=list)
 
-    def told(self, what: str, finding: Finding) -> Behavior | None:
+    def noted(self, what: str, finding: Observation) -> Behavior | None:
         if finding.note:
             self.notes.append(f"{what}: {finding.note}")
         return finding.behavior
@@ -163,7 +163,7 @@ class _Tests:
     rtt: float = 0.0
     # What one inside endpoint is mapped to towards each
     towards: dict[Endpoint, Endpoint | None] = field(factory=dict)
-    filtering: Finding = field(default=Finding(None))
+    filtering: Observation = field(default=Observation(None))
     hairpin: Hairpin | None = None
     udp_timeout: tuple[float, float] | None = None
 
@@ -178,7 +178,7 @@ class _Tests:
     async def run(self, rto: float, tries: int) -> None:
         """Fresh sockets first and one after another, so that nothing else takes ports in between."""
         await self._ports()
-        self.prober.pace = Pace.of(rto, tries, self.rtt)
+        self.prober.pace = RetryTimes.of(rto, tries, self.rtt)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._mapping)
             nursery.start_soon(self._filtering)
@@ -220,9 +220,9 @@ class _Tests:
 
     def report(self) -> NatReport:
         case = self.case
-        mapping = case.told("mapping", _mapping(self.towards)) if self.nat else None
-        filtering = case.told("filtering", self._heard_from())
-        hairpin = self._hairpin_told(mapping, filtering)
+        mapping = case.noted("mapping", _mapping(self.towards)) if self.nat else None
+        filtering = case.noted("filtering", self._heard_from())
+        hairpin = self._hairpin_judged(mapping, filtering)
         self._note_timeouts()
         outside = sorted({host for _, (host, _) in self.fresh})
         if len(outside) > 1:
@@ -244,7 +244,7 @@ class _Tests:
             notes=tuple(case.notes),
         )
 
-    def _heard_from(self) -> Finding:
+    def _heard_from(self) -> Observation:
         """That nothing comes in from an endpoint tells something only if something could come from there."""
         other = self.answer.other
         if other is None or self.filtering.behavior in (None, Behavior.ENDPOINT_INDEPENDENT):
@@ -253,9 +253,9 @@ class _Tests:
         if not silent:
             return self.filtering
         host, port = silent[0]
-        return Finding(None, f"the server's {host} port {port} does not answer")
+        return Observation(None, f"the server's {host} port {port} does not answer")
 
-    def _hairpin_told(self, mapping: Behavior | None, filtering: Behavior | None) -> bool | None:
+    def _hairpin_judged(self, mapping: Behavior | None, filtering: Behavior | None) -> bool | None:
         if not self.case.hairpin or not self.nat:
             return None
         if self.hairpin is None:
@@ -285,21 +285,21 @@ def _four(server: Endpoint, other: Endpoint | None) -> list[Endpoint]:
     return [(host, port) for host in (server[0], other[0]) for port in (server[1], other[1])] if other else []
 
 
-def _mapping(towards: Mapping[Endpoint, Endpoint | None]) -> Finding:
+def _mapping(towards: Mapping[Endpoint, Endpoint | None]) -> Observation:
     """Classify the mapping by outside endpoints towards several remote ones (RFC 4787 section 4.1)."""
     seen = [(remote, mapped) for remote, mapped in towards.items() if mapped]
     same = {True: list[bool](), False: list[bool]()}
     for (one, by_one), (two, by_two) in combinations(seen, 2):
         same[one[0] == two[0]].append(by_one == by_two)
     if not all(same[True]):
-        return Finding(Behavior.ADDRESS_AND_PORT_DEPENDENT)
+        return Observation(Behavior.ADDRESS_AND_PORT_DEPENDENT)
     if not same[False]:
-        return Finding(None, "only one address of a server answered: it takes two")
+        return Observation(None, "only one address of a server answered: it takes two")
     if all(same[False]):
-        return Finding(Behavior.ENDPOINT_INDEPENDENT)
+        return Observation(Behavior.ENDPOINT_INDEPENDENT)
     if same[True]:
-        return Finding(Behavior.ADDRESS_DEPENDENT)
-    return Finding(
+        return Observation(Behavior.ADDRESS_DEPENDENT)
+    return Observation(
         None,
         "it depends on the remote address; whether on the port too, only a server with two ports can tell",
     )

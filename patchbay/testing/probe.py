@@ -11,12 +11,12 @@ from patchbay.model.nat import Behavior
 from patchbay.services.stun_messages import Refusal, Response
 from patchbay.testing.place import Endpoint
 
-__all__ = ["Answer", "Finding", "Hairpin", "Inside", "Pace", "Prober"]
+__all__ = ["Answer", "Hairpin", "Inside", "Observation", "Prober", "RetryTimes"]
 
 
 @frozen
 class Answer:
-    """What a server said, from where it came, and after how many seconds."""
+    """A server's answer, from where it came, and after how many seconds."""
 
     message: Response | Refusal
     source: Endpoint
@@ -40,7 +40,7 @@ class Answer:
 
 
 @frozen
-class Pace:
+class RetryTimes:
     """How long to wait for an answer after each time of asking, in seconds.
 
     `asking` is for what will be answered: it doubles, as RFC 8489 section 6.2.1 has it, from less than its
@@ -52,15 +52,15 @@ class Pace:
     silence: Sequence[float]
 
     @classmethod
-    def of(cls, rto: float, tries: int, longest_rtt: float = 0.0) -> Pace:
+    def of(cls, rto: float, tries: int, longest_rtt: float = 0.0) -> RetryTimes:
         """Return the paces of a path; 0.3 s is for a path's jitter, where its round trip is short."""
         asking = tuple(rto * 2**n for n in range(tries))
         return cls(asking, (*(rto / 2 for _ in range(tries - 1)), max(0.3, 4 * longest_rtt)))
 
 
 @frozen
-class Finding:
-    """A behavior; or None, and why it cannot be told."""
+class Observation:
+    """A behavior; or None, and why it is unknown."""
 
     behavior: Behavior | None
     note: str | None = None
@@ -87,13 +87,13 @@ class Inside(Protocol):
 class Prober(Protocol):
     """What can be found out by one protocol."""
 
-    pace: Pace
+    pace: RetryTimes
 
     async def inside(self) -> Inside:
         """Return a fresh endpoint."""
         ...
 
-    async def filtering(self, server: Endpoint, answer: Answer) -> Finding:
+    async def filtering(self, server: Endpoint, answer: Answer) -> Observation:
         """Find what may come in to a fresh endpoint that has sent to `server` alone, which gave `answer`."""
         ...
 

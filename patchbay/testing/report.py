@@ -25,8 +25,8 @@ class NatReport:
     """What one protocol meets on its way out, and in. `str()` says it in words.
 
     - `nat`: whether anything is translated. `blocked`: no server answered at all, nothing else is known.
-    - `mapping`: None where nothing is translated, or where it cannot be told. `filtering`: None where it
-      cannot be told; without a NAT it is that of the firewall. `notes` say what could not be told, and why.
+    - `mapping`: None where nothing is translated, or where it is unknown. `filtering`: None where it
+      is unknown; without a NAT it is that of the firewall. `notes` say what is unknown, and why.
     - `hairpin`: whether inside hosts reach each other by outside addresses; None where nothing is
       translated, where it was not tried, or where filtering hides it (what comes from a mapping that depends
       on the destination is kept out, if filtering asks for the port). `hairpin_source`: by UDP, the source

@@ -12,7 +12,7 @@ from patchbay.lab.reflector import Background, background
 from patchbay.model.nat import Behavior
 from patchbay.services import stun_messages as stun
 from patchbay.testing.place import STREAM, Endpoint, Place, endpoint_of
-from patchbay.testing.probe import Answer, Finding, Hairpin, Pace
+from patchbay.testing.probe import Answer, Hairpin, Observation, RetryTimes
 from patchbay.testing.server import StunServers
 from patchbay.testing.streams import receive
 
@@ -73,7 +73,7 @@ class TcpInside:
 
 
 class TcpProber:
-    """See `Prober`. Filtering takes a server of this process, `serve_stun`, that connects when it is told."""
+    """See `Prober`. Filtering takes a server of this process, `serve_stun`, that connects on request."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class TcpProber:
         tasks: Background,
         sockets: contextlib.ExitStack,
     ) -> None:
-        self.pace = Pace.of(0.2, 5)
+        self.pace = RetryTimes.of(0.2, 5)
         self.tasks = tasks
         self.sockets = sockets
         self._place = place
@@ -100,25 +100,25 @@ class TcpProber:
     def _silence(self) -> float:
         return _SYN_AGAIN + self.pace.silence[-1]
 
-    async def filtering(self, server: Endpoint, answer: Answer) -> Finding:
+    async def filtering(self, server: Endpoint, answer: Answer) -> Observation:
         """Let the server connect to a port that listens, and from which one connection was made, to the
         server's first endpoint. STUN itself cannot ask for that.
         """
         if self._servers is None:
-            return Finding(None, "by TCP only a server of the same program (serve_stun) can tell")
+            return Observation(None, "by TCP only a server of the same program (serve_stun) can tell")
         both = self._servers.changed(server, address=True, port=True)
         port = self._servers.changed(server, address=False, port=True)
         if both is None or port is None:
-            return Finding(None, "the server has no second address")
+            return Observation(None, "the server has no second address")
         inside = await self.inside()
         await inside.listen()
         own = await inside.ask(server)
         if own is None or own.mapped is None:
-            return Finding(None, "the server did not answer")
+            return Observation(None, "the server did not answer")
         came = await self._come_in(self._servers, (both, port), own.mapped)
         if both in came:
-            return Finding(Behavior.ENDPOINT_INDEPENDENT)
-        return Finding(Behavior.ADDRESS_DEPENDENT if came else Behavior.ADDRESS_AND_PORT_DEPENDENT)
+            return Observation(Behavior.ENDPOINT_INDEPENDENT)
+        return Observation(Behavior.ADDRESS_DEPENDENT if came else Behavior.ADDRESS_AND_PORT_DEPENDENT)
 
     async def _come_in(
         self, servers: StunServers, origins: Iterable[Endpoint], target: Endpoint

@@ -49,7 +49,7 @@ def predict(nat: AnyNat, protocol: str = "udp") -> Expectation:
     """Compute what must be seen of a NAT by one protocol, on an otherwise open path.
 
     A protocol that does not follow mapping and filtering (`NatConfig.protocols`) is taken for the least that
-    RFC 4787 knows: everything depends on address and port, and nothing is said of ports.
+    RFC 4787 knows: everything depends on address and port, and ports are anything.
     """
     config = _config(nat)
     if config is None:
@@ -126,9 +126,9 @@ def connects(a: AnyNat, b: AnyNat, protocol: str = "udp") -> bool:
     """Return whether hole punching by a rendezvous server connects a host behind `a` and a host behind `b`,
     two NATs with no NAT in common (RFC 5128 section 3.3, and 3.4 for TCP).
 
-    Both have sent to the server, and are told of each other what the server saw. Each sends there again and
-    again. As what is sent in answer to a packet that came in leaves by the mapping by which that
-    came in, it is enough that one direction works. With TCP the packets are SYNs, of which those
+    Both have sent to the server, and learn from the server which endpoint it saw of the other host. Each
+    sends to that endpoint repeatedly. An answer to a packet that came in leaves by the packet's mapping, so
+    it is enough that one direction works. With TCP the packets are SYNs, of which those
     that get through make a simultaneous open or an ordinary one; the conditions are the same
     (RFC 5382 sections 4.1 to 4.3, REQ-2 and REQ-3), as long as nothing answers with a RST (REQ-4).
     """
@@ -138,8 +138,8 @@ def connects(a: AnyNat, b: AnyNat, protocol: str = "udp") -> bool:
 
 def _reaches(sender: _Side, receiver: _Side) -> bool:
     server = _Remote("server", ())
-    known, told = receiver.mapped(server), sender.mapped(server)
-    return receiver.lets_in(sender.mapped(known), known, sent_to=(server, told))
+    target, source = receiver.mapped(server), sender.mapped(server)
+    return receiver.lets_in(sender.mapped(target), target, sent_to=(server, source))
 
 
 def _side(host: str, nat: AnyNat, protocol: str) -> _Side:

@@ -13,7 +13,7 @@ from patchbay.lab.reflector import Background, background
 from patchbay.model.nat import Behavior
 from patchbay.services import stun_messages as stun
 from patchbay.testing.place import DATAGRAM, Endpoint, Place, endpoint_of
-from patchbay.testing.probe import Answer, Finding, Hairpin, Pace
+from patchbay.testing.probe import Answer, Hairpin, Observation, RetryTimes
 
 __all__ = ["UdpInside", "UdpProber", "open_udp"]
 
@@ -35,7 +35,7 @@ class _Awaited:
 class UdpInside:
     """One socket, and who waits for what comes to it."""
 
-    def __init__(self, sock: trio.socket.SocketType, pace: Pace) -> None:
+    def __init__(self, sock: trio.socket.SocketType, pace: RetryTimes) -> None:
         self._socket = sock
         self._pace = pace
         self._awaited: dict[bytes, _Awaited] = {}
@@ -99,7 +99,7 @@ class UdpProber:
     """See `Prober`."""
 
     def __init__(self, place: Place, own: str, tasks: Background, sockets: contextlib.ExitStack) -> None:
-        self.pace = Pace.of(0.2, 5)
+        self.pace = RetryTimes.of(0.2, 5)
         self._place = place
         self._own = own
         self._tasks = tasks
@@ -111,12 +111,12 @@ class UdpProber:
         self._tasks.start_soon(inside.receive)
         return inside
 
-    async def filtering(self, server: Endpoint, answer: Answer) -> Finding:
+    async def filtering(self, server: Endpoint, answer: Answer) -> Observation:
         """RFC 5780 section 4.4: one socket, which sends to the server's first endpoint alone, and asks for
         answers from its other address and port, and from its other port.
         """
         if answer.other is None:
-            return Finding(None, "the server has no second address and port (OTHER-ADDRESS)")
+            return Observation(None, "the server has no second address and port (OTHER-ADDRESS)")
         inside = await self.inside()
         answers: dict[bool, Answer | None] = {}
 
@@ -155,16 +155,18 @@ class UdpProber:
         return Hairpin(bool(heard), heard[0] if heard else None)
 
 
-def _filtering(server: Endpoint, *, both: Answer | None, port: Answer | None) -> Finding:
+def _filtering(server: Endpoint, *, both: Answer | None, port: Answer | None) -> Observation:
     for answer in filter(None, (both, port)):
-        # From where it came is what counts: servers exist that pass over the wish and answer as always.
+        # From where it came is what counts: some servers ignore the request for a change.
         if isinstance(answer.message, stun.Refusal) or answer.source == server:
-            return Finding(None, "the server does not answer from another address or port (CHANGE-REQUEST)")
+            return Observation(
+                None, "the server does not answer from another address or port (CHANGE-REQUEST)"
+            )
     if both and both.source[0] != server[0]:
-        return Finding(Behavior.ENDPOINT_INDEPENDENT)
+        return Observation(Behavior.ENDPOINT_INDEPENDENT)
     if both or port:
-        return Finding(Behavior.ADDRESS_DEPENDENT)
-    return Finding(Behavior.ADDRESS_AND_PORT_DEPENDENT)
+        return Observation(Behavior.ADDRESS_DEPENDENT)
+    return Observation(Behavior.ADDRESS_AND_PORT_DEPENDENT)
 
 
 @contextlib.asynccontextmanager

@@ -1,4 +1,4 @@
-"""The commands that make up a plan: a closed union of frozen values that know how they look by hand."""
+"""The commands that make up a plan: a closed union of frozen values that know how they look in a shell."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class StartService(_Command):
 
     @property
     def how(self) -> str:
-        return "forked from the agent, or told to the one that runs"
+        return "forked from the agent, or sent to the one that runs"
 
 
 @frozen
@@ -140,7 +140,7 @@ class EndService(_Command):
 
     @property
     def how(self) -> str:
-        return "told by the agent"
+        return "asked for by the agent"
 
 
 @frozen

@@ -154,7 +154,7 @@ def link_del(name: IfName) -> Args:
 
 def addr_add(address: Interface, dev: IfName) -> Args:
     # Without DAD on the link (accept_dad=0) a worker would still have to come by before an IPv6 address
-    # answers, unless it is told so here.
+    # answers, unless this is set.
     nodad = ("nodad",) if address.version == 6 else ()
     return ("addr", "add", str(address), "dev", dev, *nodad)
 

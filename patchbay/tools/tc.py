@@ -95,7 +95,7 @@ def _netem(wanted: Netem, shown: dict[str, Any] | None) -> Iterator[str]:
     it, delay = wanted.impairment, shown.get("delay", {})
     values = {
         "limit": (wanted.limit, shown.get("limit")),
-        # Seconds; 1 µs stands for none.
+        # Seconds; 1 µs means none.
         "delay": (it.latency_ms / 1000 if it.latency_ms else 1e-6, delay.get("delay", 0)),
         "jitter": ((it.jitter_ms or 0) / 1000, delay.get("jitter", 0)),
         "loss": ((it.loss_pct or 0) / 100, shown.get("loss-random", {}).get("loss", 0)),

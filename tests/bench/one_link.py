@@ -63,7 +63,7 @@ def topology(condition: str, links: int) -> dict[str, Any]:
 
 async def made_idle(lab: Lab) -> None:
     """Links without a condition have no emulator: theirs is told to do nothing."""
-    for wire in lab._core.changes.standing.wires.values():
+    for wire in lab._core.changes.applied.wires.values():
         words = ["--far", wire.far.name, "--near", wire.near.name, "--seed", "1", "--up", "--down"]
         name = f"patchbay.emulator.relay --far {wire.far.name}"
         await lab._core.session.services.ask(wire.ns, name, {"set": words})

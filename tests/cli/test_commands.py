@@ -16,6 +16,9 @@ from tests.processes import run
 
 def test_help_names_every_command(cli: Cli, tmp_path: Path) -> None:
     done = cli("--help")
+    summaries = [line[14:] for line in done.stdout.partition("Commands:")[2].splitlines() if line.strip()]
+    assert all(summary.endswith(".") and not summary.endswith("...") for summary in summaries), summaries
+    assert max(map(len, summaries)) <= 45
     assert done.returncode == 0
     for command in ("run", "plan", "trace", "inspect", "run-in", "shell", "natcheck", "nat-matrix", "doctor"):
         assert f"  {command}" in done.stdout

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patchbay.emulator.bottleneck import OPPORTUNITY, Bottleneck, TokenBucket, Trace
+from patchbay.emulator.bottleneck import OPPORTUNITY, Bottleneck, TokenBucket, TraceSchedule
 from tests.pure.labs import QUICK
 
 MS = 1e6
@@ -52,7 +52,7 @@ def test_after_a_flush_nothing_waits_for_what_is_lost() -> None:
 
 
 def test_a_trace_by_hand() -> None:
-    bottleneck = Bottleneck(Trace((1, 1, 4, 10), 100 * MS), 1_000_000)
+    bottleneck = Bottleneck(TraceSchedule((1, 1, 4, 10), 100 * MS), 1_000_000)
     at = [100 * MS + t * MS for t in range(40)]
     half = OPPORTUNITY // 2
     # Two halves share the first opportunity; a full one takes the second, of the same millisecond.
@@ -68,13 +68,13 @@ def test_a_trace_by_hand() -> None:
 
 
 def test_a_trace_that_begins_at_0_has_two_opportunities_where_it_begins_again() -> None:
-    bottleneck = Bottleneck(Trace((0, 5), 0.0), 1_000_000)
+    bottleneck = Bottleneck(TraceSchedule((0, 5), 0.0), 1_000_000)
     assert departures(bottleneck, [0.0] * 4, OPPORTUNITY) == [0.0, 5 * MS, 5 * MS, 10 * MS]
     assert departures(bottleneck, [15 * MS] * 3, OPPORTUNITY) == [15 * MS, 15 * MS, 20 * MS]
 
 
 def test_after_a_flush_a_trace_goes_on_where_it_is() -> None:
-    bottleneck = Bottleneck(Trace((10,), 0.0), 1_000_000)
+    bottleneck = Bottleneck(TraceSchedule((10,), 0.0), 1_000_000)
     departures(bottleneck, [0.0] * 90, OPPORTUNITY)
     bottleneck.flush(25 * MS)
     assert bottleneck.departure(25 * MS, OPPORTUNITY) == 30 * MS
@@ -88,7 +88,7 @@ def test_after_a_flush_a_trace_goes_on_where_it_is() -> None:
 def test_a_trace_never_delivers_more_than_its_opportunities(
     times: list[int], packets: list[tuple[int, int]]
 ) -> None:
-    bottleneck = Bottleneck(Trace(tuple(times), 0.0), 10**9)
+    bottleneck = Bottleneck(TraceSchedule(tuple(times), 0.0), 10**9)
     entry, leave = 0.0, []
     for gap, size in packets:
         entry += gap

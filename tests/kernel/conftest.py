@@ -38,7 +38,7 @@ def break_command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 
         async def apply(sandbox: Any, services: Any, plan: Plan, outcomes: Any) -> None:
             stages = tuple(
-                Stage(tuple(map(maybe, stage.make)), tuple(map(maybe, stage.configure)), stage.settled)
+                Stage(tuple(map(maybe, stage.make)), tuple(map(maybe, stage.configure)), stage.barrier)
                 for stage in plan.stages
             )
             await really_apply(sandbox, services, Plan(stages, plan.settle), outcomes)

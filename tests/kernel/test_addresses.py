@@ -50,7 +50,7 @@ async def test_public_addresses_are_in_the_ranges_that_were_chosen(
             await server.run(["ping", "-c1", address], capture_stdout=True)
         assert lab.run_dir
         with (lab.run_dir / "changes.jsonl").open(encoding="utf-8") as lines:
-            assert layout_after(lines) == lab._core.changes.standing
+            assert layout_after(lines) == lab._core.changes.applied
 
 
 async def test_an_open_lab_keeps_its_ranges() -> None:

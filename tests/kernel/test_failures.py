@@ -48,7 +48,7 @@ async def test_a_wrong_line_at_every_position_of_a_routers_plan_is_undone_and_to
     async with patchbay.open_lab() as lab:
         # With a device in it: a bridge gets its link-local address with its first carrier, and keeps it.
         await lab.add_device("server", uplink=await lab.add_router("dc", preset="datacenter"))
-        layout = lab._core.changes.standing
+        layout = lab._core.changes.applied
         await await_until(partial(has_settled, lab))
         before = await kernel_state(lab)
         for position in plan_positions():
@@ -56,7 +56,7 @@ async def test_a_wrong_line_at_every_position_of_a_routers_plan_is_undone_and_to
             with break_command(lambda command, broken=broken: command == broken):
                 with pytest.raises(patchbay.CommandFailed) as failure:
                     await add_home(lab)
-            assert lab._core.changes.standing is layout
+            assert lab._core.changes.applied is layout
             assert [router.name for router in lab.routers] == ["dc"]
             await assert_explained(failure.value, broken)
             await until_state(lab, before)

@@ -224,7 +224,7 @@ async def test_a_lab_that_never_changed_has_the_trace_that_was_applied(tmp_path:
                 assert ours == told, f"{name}, in {ns}"
             assert lab.run_dir
             with (lab.run_dir / "changes.jsonl").open(encoding="utf-8") as lines:
-                assert layout_after(lines) == lab._core.changes.standing
+                assert layout_after(lines) == lab._core.changes.applied
 
 
 SMALL = LabSpec(
@@ -250,13 +250,13 @@ async def test_after_two_hundred_changes_the_kernel_has_what_a_new_lab_would_hav
     """Changes of every kind, one by one and in batches."""
     rng = Random(4)
     async with patchbay.open_lab(SMALL) as lab:
-        assert len([*lab._core.present.nodes()]) == 12
+        assert len([*lab._core.visible.nodes()]) == 12
         done = 0
         while done < 200:
             async with contextlib.AsyncExitStack() as stack:
                 if rng.random() < 0.2:
                     await stack.enter_async_context(lab.batch())
-                for change, _, _ in walk(lab._core.present, rng.randrange(2**32), steps=rng.choice([1, 5])):
+                for change, _, _ in walk(lab._core.visible, rng.randrange(2**32), steps=rng.choice([1, 5])):
                     await lab.apply(change)
                     done += 1
             if done % 50 == 0:

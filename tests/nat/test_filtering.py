@@ -1,4 +1,4 @@
-"""Filtering and hairpin, by both ends' observation: RFC 4787 section 5 and REQ-9, BEHAVIOUR's point 5."""
+"""Filtering and hairpin, observed at both ends: RFC 4787 section 5 and REQ-9."""
 
 from __future__ import annotations
 

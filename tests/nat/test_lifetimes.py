@@ -1,4 +1,4 @@
-"""How long mappings last, and what ends them: BEHAVIOUR's points 3 and 6."""
+"""How long mappings last, and what ends them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mapping, by both ends' observation: BEHAVIOUR's points 1, 2 and 7, and RFC 4787 section 4."""
+"""Mapping, observed at both ends: RFC 4787 section 4."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""NAT below NAT: a home behind a carrier (BEHAVIOUR's point 8)."""
+"""NAT below NAT: a home behind a carrier."""
 
 from __future__ import annotations
 

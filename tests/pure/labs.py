@@ -235,7 +235,7 @@ def random_condition(rng: Random) -> LinkCondition:
         return LinkCondition(up=rng.choice(IMPAIRMENTS))
     if kind == 2:
         return LinkCondition(up=rng.choice(IMPAIRMENTS), down=rng.choice(IMPAIRMENTS))
-    return LinkCondition(**rng.choice(IMPAIRMENTS).said())
+    return LinkCondition(**rng.choice(IMPAIRMENTS).set_values())
 
 
 def linked(spec: LabSpec, seed: int) -> LabSpec:

@@ -135,7 +135,7 @@ async def test_services_come_after_the_other_commands_of_their_part() -> None:
 
 async def test_a_settled_stage_begins_when_all_before_it_is_done(autojump_clock: object) -> None:
     fake = Fake(slow=1)
-    stages = (Stage(configure=(ip("slow", A),)), Stage(make=(ip("next"),), settled=True))
+    stages = (Stage(configure=(ip("slow", A),)), Stage(make=(ip("next"),), barrier=True))
     await applied(fake, *stages)
     assert fake.told == ["slow", "done slow", "next", "done next"]
     assert trio.current_time() >= 2
@@ -177,7 +177,7 @@ async def test_after_a_failure_no_helper_is_started_and_nothing_settled(where: s
         "configure": Stage(configure=(ip("bad", A), service("x"))),
         "another namespace": Stage(configure=(ip("bad", B), service("x"))),
     }
-    never = Stage(make=(ip("never"),), settled=True)
+    never = Stage(make=(ip("never"),), barrier=True)
     error, done = await failure(fake, stages[where], never, settle=((A, IfName("lan")),))
     assert error.command == "ip bad"
     assert [line for line in fake.told if not line.startswith("done")] == ["bad"]

@@ -190,7 +190,7 @@ def quoted(text: str) -> str:
 
 def value(wished: object) -> str:
     if isinstance(wished, Impairment | NatConfig | FirewallConfig):
-        said = wished.said() if isinstance(wished, Impairment) else attrs.asdict(wished, recurse=False)
+        said = wished.set_values() if isinstance(wished, Impairment) else attrs.asdict(wished, recurse=False)
         return "{ " + ", ".join(f"{key} = {value(each)}" for key, each in said.items()) + " }"
     if isinstance(wished, tuple):
         return f"[{', '.join(map(value, wished))}]"
@@ -209,7 +209,7 @@ def written(spec: LabSpec) -> str:
     parts = [f"addresses = {quoted(spec.addresses)}\n"] if spec.addresses else []
     parts += [f"[region.{quoted(region.name)}]\n" for region in spec.regions]
     for link in spec.region_links:
-        parts.append(table("[[region-link]]", a=link.a, b=link.b, **link.condition.said()))
+        parts.append(table("[[region-link]]", a=link.a, b=link.b, **link.condition.set_values()))
     for router in spec.routers:
         fields = {field.name: getattr(router, field.name) for field in RouterSpec.__attrs_attrs__}
         parts.append(table("[[router]]", **fields))

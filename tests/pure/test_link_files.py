@@ -26,7 +26,7 @@ WIFI = LINK_PRESETS[LinkPreset.WIFI]
 TWENTY = LinkCondition(latency_ms=20)
 
 WAYS: dict[str, tuple[list[Any], LinkCondition]] = {
-    "a preset": (["wifi", LinkPreset.WIFI, WIFI, WIFI.said()], WIFI),
+    "a preset": (["wifi", LinkPreset.WIFI, WIFI, WIFI.set_values()], WIFI),
     "one value": ([{"latency_ms": 20}, {"latency_ms": 20.0}, TWENTY, RegionLink.good(20)], TWENTY),
     "one direction": (
         [{"up": {"loss_pct": 1}}, {"up": Impairment(loss_pct=1)}, LinkCondition(up=Impairment(loss_pct=1))],

@@ -20,7 +20,7 @@ from patchbay.model.link import (
 
 TRACE = Trace("/t", 100.0)
 
-# SIM.md: latency and jitter in ms, loss in %, rate in kbit/s; one way, in each direction.
+# docs/behaviour.md, links: latency and jitter in ms, loss in %, rate in kbit/s; one way, in each direction.
 PRESETS: dict[str, tuple[float | None, float | None, float | None, float | None]] = {
     "lan": (None, None, None, None),
     "wifi": (5, 2, 0.1, None),
@@ -199,7 +199,7 @@ def test_latencies_between_regions_are(case: str) -> None:
 def test_what_is_said_of_a_link_goes_over_its_latencies_in(names: tuple[str, str]) -> None:
     (base,) = links_by_latency({"eu": {"us": 40.0}, "us": {"eu": 50.0}}).values()
     over = RegionLinkSpec(*names, LinkCondition(loss_pct=1, up=Impairment(rate_kbit=500)))
-    found = over.over(base)
+    found = over.applied_to(base)
     first, second = (40, 50) if names == ("eu", "us") else (50, 40)
     assert (found.a, found.b) == names
     assert merged(PERFECT, found.condition) == Condition(

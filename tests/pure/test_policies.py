@@ -69,7 +69,7 @@ def test_another_nat_is_one_transaction_that_drops_the_table_and_loads_it(wished
     assert verbs(texts) == [("create", "nat"), ("delete", "nat"), ("define", "nat"), *elements]
     # All of a stage that begins when everything else is done.
     (stage,) = changed.stages
-    assert stage.settled and not stage.make
+    assert stage.barrier and not stage.make
 
 
 def test_blocks_of_all_hosts_come_after_the_table_that_they_are_elements_of() -> None:

@@ -51,7 +51,7 @@ def plain(config: NatConfig | FirewallConfig) -> dict[str, Any]:
 # The presets
 
 
-# Mapping, filtering, ports, hairpin, udp, stream, tcp: the table of BEHAVIOUR.md.
+# Mapping, filtering, ports, hairpin, udp, stream, tcp: the table of docs/behaviour.md.
 ROWS = {
     "home": ("EI", "APD", "preserve", False, 30, 300, 7440),
     "full-cone": ("EI", "EI", "preserve", True, 30, 300, 7440),

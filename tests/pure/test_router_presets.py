@@ -1,4 +1,4 @@
-"""Router presets: each row of the table of BEHAVIOUR.md, in the layout that it leads to."""
+"""Router presets: each row of the table of docs/behaviour.md, in the layout that it leads to."""
 
 from ipaddress import IPv4Network, ip_network
 from typing import Any

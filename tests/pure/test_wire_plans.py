@@ -55,7 +55,7 @@ def mixed(plan: Plan, rng: Random) -> Iterator[Command]:
     """Namespaces in turns, and beside the next stages that need not wait; services last in each part."""
     waiting: list[list[Command]] = []
     for stage, (make, configure) in zip(plan.stages, lanes(plan), strict=True):
-        while stage.settled and waiting:
+        while stage.barrier and waiting:
             yield from one_of(waiting, rng)
         yield from make
         services = [c for c in stage.configure if isinstance(c, StartService | EndService)]
@@ -218,7 +218,7 @@ def test_every_qdisc_that_is_set_is_read_back_after_it_was(spec: LabSpec) -> Non
 def steps(old: Layout, new: Layout) -> list[tuple[bool, set[str]]]:
     """Of each stage, whether it waits for everything before it, and what it does."""
     return [
-        (stage.settled, {" ".join(command.argv[:2]) for command in stage})
+        (stage.barrier, {" ".join(command.argv[:2]) for command in stage})
         for stage in between(old, new).stages
     ]
 

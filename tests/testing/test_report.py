@@ -10,7 +10,7 @@ import pytest
 from patchbay.model.nat import Behavior
 from patchbay.services.stun_messages import Response
 from patchbay.testing.classify import _mapping
-from patchbay.testing.probe import Answer, Pace
+from patchbay.testing.probe import Answer, RetryTimes
 from patchbay.testing.report import NatReport
 
 EI, AD, APD = Behavior
@@ -109,6 +109,6 @@ def test_a_second_address_is_another_address_and_another_port(
 
 
 def test_silence_is_waited_for_by_the_length_of_the_path() -> None:
-    assert Pace.of(0.2, 5).asking == (0.2, 0.4, 0.8, 1.6, 3.2)
-    assert Pace.of(0.2, 3, 0.01).silence == (0.1, 0.1, 0.3)
-    assert Pace.of(0.2, 3, 0.5).silence == (0.1, 0.1, 2.0)
+    assert RetryTimes.of(0.2, 5).asking == (0.2, 0.4, 0.8, 1.6, 3.2)
+    assert RetryTimes.of(0.2, 3, 0.01).silence == (0.1, 0.1, 0.3)
+    assert RetryTimes.of(0.2, 3, 0.5).silence == (0.1, 0.1, 2.0)

@@ -284,25 +284,25 @@ def plant(program: Path, script: str) -> None:
 def test_program_of_the_host_that_fails_is_named_with_its_last_words(programs: Path) -> None:
     plant(programs / "gcc", "echo no such option >&2; exit 3")
     with pytest.raises(KernelError, match=r"^gcc --version: no such option$"):
-        kernels._said_by(["gcc", "--version"])
+        kernels._output_of(["gcc", "--version"])
 
 
 def test_program_of_the_host_that_fails_silently_is_named_with_its_status(programs: Path) -> None:
     plant(programs / "gcc", "exit 3")
     with pytest.raises(KernelError, match=r"^gcc --version: exit status 3$"):
-        kernels._said_by(["gcc", "--version"])
+        kernels._output_of(["gcc", "--version"])
 
 
 def test_program_that_the_host_lacks_is_named(programs: Path) -> None:
     with pytest.raises(KernelError, match=r"^gcc --version: there is no program gcc in PATH$"):
-        kernels._said_by(["gcc", "--version"])
+        kernels._output_of(["gcc", "--version"])
 
 
 def test_program_of_the_host_that_cannot_start_is_one_plain_error(programs: Path) -> None:
     (programs / "gcc").write_text("#!/no/interpreter\n")
     (programs / "gcc").chmod(0o755)
     with pytest.raises(KernelError, match=r"^gcc --version: .*No such file"):
-        kernels._said_by(["gcc", "--version"])
+        kernels._output_of(["gcc", "--version"])
 
 
 def test_program_of_the_host_sees_the_variables_of_now(
@@ -310,7 +310,7 @@ def test_program_of_the_host_sees_the_variables_of_now(
 ) -> None:
     monkeypatch.setenv("COLOUR", "a b")
     plant(programs / "gcc", 'echo "$COLOUR $1"')
-    assert kernels._said_by(["gcc", "c  d"]) == "a b c  d"
+    assert kernels._output_of(["gcc", "c  d"]) == "a b c  d"
 
 
 @pytest.mark.parametrize(("status", "expected"), [(0, True), (2, False)], ids=["accepted", "refused"])

@@ -14,7 +14,7 @@ class KernelError(VmError):
 
 
 class GuestDiedError(VmError):
-    """The guest ended without having told how its command ended."""
+    """The guest ended without reporting how its command ended."""
 
 
 class GuestTimeoutError(VmError):

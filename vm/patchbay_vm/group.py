@@ -17,8 +17,8 @@ from attrs import define
 
 __all__ = ["Group", "open_group"]
 
-# Its input ends when this program does, be it by SIGKILL; then it kills the last process group that it was
-# told of, and removes the folder.
+# Its input ends when this program does, also by SIGKILL; then it kills the last process group that it was
+# given, and removes the folder.
 _WATCH = """
 while read -r line; do last=$line; done
 [ -z "$last" ] || kill -s KILL -- "-$last"

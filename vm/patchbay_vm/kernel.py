@@ -86,8 +86,8 @@ def ingredients() -> Ingredients:
     """Return what a kernel would be made from on this machine today."""
     _check_machine()
     return Ingredients(
-        source=_said_by(["dpkg-query", "-W", "-f", "${Version}", SOURCE]),
-        compiler=_said_by(["gcc", "--version"]).partition("\n")[0],
+        source=_output_of(["dpkg-query", "-W", "-f", "${Version}", SOURCE]),
+        compiler=_output_of(["gcc", "--version"]).partition("\n")[0],
         machine=platform.machine(),
         config=CONFIG.read_text(encoding="utf-8"),
     )
@@ -142,7 +142,7 @@ def _present(sign: str) -> bool:
     return Path(sign).exists() if sign.startswith("/") else shutil.which(sign) is not None
 
 
-def _said_by(argv: Sequence[str]) -> str:
+def _output_of(argv: Sequence[str]) -> str:
     name, *arguments = argv
     program = _program(name, os.environ.get("PATH", os.defpath))
     if program is None:
@@ -150,8 +150,8 @@ def _said_by(argv: Sequence[str]) -> str:
     try:
         _, output, _ = program[arguments].run()
     except ProcessExecutionError as error:  # an OSError too
-        said = tail(error.stderr).strip() or f"exit status {error.retcode}"
-        raise KernelError(f"{' '.join(argv)}: {said}") from error
+        why = tail(error.stderr).strip() or f"exit status {error.retcode}"
+        raise KernelError(f"{' '.join(argv)}: {why}") from error
     except OSError as error:
         raise KernelError(f"{' '.join(argv)}: {error}") from error
     return str(output).strip()
@@ -207,8 +207,8 @@ def _do(group: Group, argv: Sequence[str]) -> None:
         )
         status = process.wait()
     if status:
-        said = tail(log.read_text(errors="replace"))
-        raise KernelError(f"{' '.join(argv)} failed with {status}; the end of what it said:\n{said}")
+        text = tail(log.read_text(errors="replace"))
+        raise KernelError(f"{' '.join(argv)} failed with {status}; the end of its output:\n{text}")
 
 
 def _edit(source: Path, edits: Sequence[Edit]) -> None:
@@ -222,9 +222,9 @@ def _edit(source: Path, edits: Sequence[Edit]) -> None:
 
 def _configure(group: Group, config: str) -> None:
     """Kconfig drops what it does not know or cannot fulfil without a word: compare."""
-    wished = group.scratch / "wished.config"
-    wished.write_text(config, encoding="utf-8")
-    _do(group, ["make", "ARCH=um", f"KCONFIG_ALLCONFIG={wished}", "allnoconfig"])
+    wanted = group.scratch / "wanted.config"
+    wanted.write_text(config, encoding="utf-8")
+    _do(group, ["make", "ARCH=um", f"KCONFIG_ALLCONFIG={wanted}", "allnoconfig"])
     made = set((group.scratch / ".config").read_text(encoding="utf-8").splitlines())
     lines = [line for line in config.splitlines() if line.startswith(("CONFIG_", "# CONFIG_"))]
     if refused := [line for line in lines if line not in made]:

@@ -75,8 +75,8 @@ def run(
         return subprocess.CompletedProcess(words, status, out.text, err.text)
     what = f"in the guest, `{' '.join(words)}`"
     if not in_time:
-        said = tail(f"{out.text or ''}{err.text or ''}{console.text}")
-        raise GuestTimeoutError(f"{what} did not end within {timeout:g} s. The end of what was said:\n{said}")
+        output = tail(f"{out.text or ''}{err.text or ''}{console.text}")
+        raise GuestTimeoutError(f"{what} did not end within {timeout:g} s. The end of its output:\n{output}")
     raise GuestDiedError(f"{what} died with it. The end of its console:\n{tail(console.text or '')}")
 
 
@@ -210,7 +210,7 @@ def _parser() -> argparse.ArgumentParser:
         description=(__doc__ or "").partition("\n")[0],
         epilog="Exit status: the command's; 124 if it did not end in time, 125 if the guest failed.",
     )
-    parser.add_argument("--timeout", type=float, metavar="SECONDS", help="end the guest after so long")
+    parser.add_argument("--timeout", type=float, metavar="SECONDS", help="end the guest after this time")
     parser.add_argument("--mem", type=int, default=2048, metavar="MIB", help="the guest's memory (2048)")
     parser.add_argument("--share", action="append", default=[], metavar="DIR", help="folder to write through")
     parser.add_argument("--env", action="append", default=[], type=_variable, metavar="NAME=VALUE")

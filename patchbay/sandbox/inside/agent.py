@@ -32,11 +32,11 @@ __all__ = ["main"]
 
 T = TypeVar("T")
 
-_TOLD_PORTS = 20
+_PORTS_IN_ANSWER = 20
 
 
 def main(request: wire.Message, program: int, channel_fd: int, stderr: int) -> None:
-    """Enter new namespaces, wait for the program to map ids, and fork process 1 in there."""
+    """Enter new namespaces, wait for the program to map ids, and fork process 1 in them."""
     channel = socket.socket(fileno=channel_fd)
     wire.send(channel, {"forked": os.getpid()})
     for fd in (1, 2):
@@ -91,7 +91,7 @@ class Agent(Server):
 
     def __init__(self, channel: socket.socket, program: int, to_parent: socket.socket, path: str) -> None:
         super().__init__(channel)
-        # The channel may be held open by a fork of the program; its own end is told by its pidfd.
+        # The channel may be held open by a fork of the program; its own end shows at its pidfd.
         self.watch(program, self.quit)
         self.nodes = Nodes(self)
         self.operations = {
@@ -171,7 +171,7 @@ class Agent(Server):
         ns, protocol, port = request
         with self.nodes.network_in(ns):
             found = open_ports(protocol)
-        conversation.reply({"open": port in found, "others": sorted(found)[:_TOLD_PORTS]})
+        conversation.reply({"open": port in found, "others": sorted(found)[:_PORTS_IN_ANSWER]})
 
     def look_up(self, conversation: Conversation, request: dict[str, Any], _fds: list[int]) -> None:
         """Call a look-up function of `socket` as the node's processes would, in a fork that may wait."""

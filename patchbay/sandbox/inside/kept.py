@@ -28,7 +28,7 @@ class KeptIp:
         self._server = server
         self._env = env
         self._input = self._errors = -1
-        self._said = b""
+        self._output = b""
         # The number of lines that it has been given, and of those before the present batch.
         self._lines = self._before = 0
         self._done: Done | None = None
@@ -76,27 +76,27 @@ class KeptIp:
 
     def _readable(self) -> None:
         chunk = os.read(self._errors, 1 << 16)
-        self._said += chunk
+        self._output += chunk
         if not chunk:
             self._ended()
-        # Written after what is said of the last line: "Object "@42" is unknown, try ...".
-        elif self._said.endswith(f"Command failed -:{self._lines}\n".encode()):
+        # Written after the error of the last line: "Object "@42" is unknown, try ...".
+        elif self._output.endswith(f"Command failed -:{self._lines}\n".encode()):
             self._answer(self._first_error() or (0, ""))
 
     def _ended(self) -> None:
         """Take its end for an answer: it exits at a word that it cannot read (lib/utils.c, invarg)."""
         self.end()
-        self._answer(self._first_error() or (1, self._said.decode(errors="replace")))
+        self._answer(self._first_error() or (1, self._output.decode(errors="replace")))
 
     def _first_error(self) -> tuple[int, str] | None:
-        """Return the status and what was said up to the first error, with its line in the batch."""
-        said = self._said.decode(errors="replace")
-        match = re.search(r"^Command failed -:(\d+)$", said, re.MULTILINE)
+        """Return the status and the output up to the first error, with its line in the batch."""
+        output = self._output.decode(errors="replace")
+        match = re.search(r"^Command failed -:(\d+)$", output, re.MULTILINE)
         if match is None or int(match[1]) == self._lines:
             return None
-        return 1, f"{said[: match.start()]}Command failed -:{int(match[1]) - self._before}\n"
+        return 1, f"{output[: match.start()]}Command failed -:{int(match[1]) - self._before}\n"
 
     def _answer(self, result: tuple[int, str]) -> None:
-        done, self._done, self._said = self._done, None, b""
+        done, self._done, self._output = self._done, None, b""
         if done:
             done(*result)

@@ -66,7 +66,7 @@ def unshare(flags: int) -> None:
 def setns(fd: int, kind: int) -> None:
     """Call setns(2): this thread enters the namespaces of a descriptor that `kind` names.
 
-    A descriptor of a process stands for all namespaces of the process (Linux 5.8).
+    A descriptor of a process names all namespaces of the process (Linux 5.8).
     """
     _checked(_libc.setns(fd, kind), "setns")
 

@@ -39,7 +39,7 @@ class Lanes:
 
     def run(self, conversation: Conversation, request: list[Any], _fds: list[int]) -> None:
         """Run lanes of steps; reply once with the results of each."""
-        wanted = Request(conversation)
+        wanted = LaneRequest(conversation)
         wanted.lanes = [Lane(self, wanted, *lane) for lane in request]
         self._waiting.extend(wanted.lanes)
         self._start_more()
@@ -65,7 +65,7 @@ class Lanes:
         self._waiting.extendleft(reversed(held_back))
 
 
-class Request:
+class LaneRequest:
     """Lanes whose results go out together. After a failure no further step begins."""
 
     def __init__(self, conversation: Conversation) -> None:
@@ -83,7 +83,7 @@ class Request:
 class Lane:
     """Steps in order, up to the first that fails; steps of kind "try" may fail."""
 
-    def __init__(self, lanes: Lanes, request: Request, key: str, steps: list[list[Any]]) -> None:
+    def __init__(self, lanes: Lanes, request: LaneRequest, key: str, steps: list[list[Any]]) -> None:
         self.key = key
         self.results: list[dict[str, Any]] = []
         self._lanes = lanes
@@ -198,7 +198,7 @@ def _set_sysctl(nodes: Nodes, ns: str, name: str, value: str, optional: bool) ->
 
 
 def _write_file(nodes: Nodes, path: str, content: str) -> None:
-    # In place, because by hand it is bound over a file in /etc, where a new file would not be seen.
+    # In place, because a replayed trace binds it over a file in /etc, where a new file would not be seen.
     os.makedirs(os.path.dirname(path), exist_ok=True)
     fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
     try:

@@ -41,7 +41,7 @@ def serve(agent: socket.socket, proc: int) -> None:
 
 
 def _start(conversation: socket.socket, request: wire.Message, fds: Sequence[int], lab: int) -> int:
-    """Start a process of the node, and return its id. What it does not become is told in the conversation."""
+    """Start a process of the node, and return its id. If it cannot start, the conversation gets the error."""
     kernel.setns(fds[0], kernel.CLONE_NEWPID)
     try:
         pid = kernel.fork_sibling()

@@ -54,7 +54,7 @@ def _fork(program: bytes, request: dict[str, Any], fds: Sequence[int]) -> int:
         if pid == 0:
             try:
                 _lead(request["tty"])
-                _become(program, request, fds)
+                _exec(program, request, fds)
             except Exception as error:
                 wire.send(theirs, wire.failure(error))
             finally:
@@ -90,10 +90,10 @@ def execute(request: dict[str, Any], fds: Sequence[int]) -> None:
     if options["umask"] >= 0:
         os.umask(options["umask"])
     os.chdir(request["cwd"])
-    _become(find_program(request["argv"][0], request["env"]), request, fds)
+    _exec(find_program(request["argv"][0], request["env"]), request, fds)
 
 
-def _become(program: bytes, request: dict[str, Any], fds: Sequence[int]) -> None:
+def _exec(program: bytes, request: dict[str, Any], fds: Sequence[int]) -> None:
     """Become a program with the descriptors, limits, signals and user that the request says."""
     if not request["tty"]:
         _place(fds, request["targets"])

@@ -28,7 +28,7 @@ class Conversation:
 
     def reply(self, message: wire.Message, fds: tuple[int, ...] = ()) -> None:
         if self.sock.fileno() < 0:
-            return  # ended from the other side: nobody is left to be told
+            return  # ended from the other side: nobody is left to answer
         try:
             wire.send(self.sock, message, fds)
         except (BrokenPipeError, ConnectionResetError):
@@ -111,7 +111,7 @@ class Server:
         try:
             message, fds = wire.receive(self.channel)
         except OSError:
-            return  # no descriptor is free for this conversation, whose other side is told by its end
+            return  # no descriptor is free for this conversation, whose end tells the other side
         if message is None:
             self.quit()
         for fd in fds:

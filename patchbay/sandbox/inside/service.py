@@ -1,7 +1,7 @@
-"""A service's own side, inside its namespace: how it answers, ends, and is run by hand.
+"""A service's own side, inside its namespace: how it answers, ends, and is run manually.
 
 A service is a module with `main(argv, control)`, which hands over to `serve`. `control` is the conversation
-with the program; without one the service was started by hand, and goes on in the background. A module whose
+with the program; without one the service was started manually, and goes on in the background. A module whose
 services share processes also has `main_of_many(channel)`, which hands over to `serve_many`. Standard library
 only.
 """
@@ -107,7 +107,7 @@ def begin(
 def serve(name: str, make: Make, argv: list[str], sock: socket.socket | None) -> None:
     """Make the server, say that it is up or what is wrong, and let it serve until its end."""
     if sock is None:
-        _by_hand(name, make, argv)
+        _run_manually(name, make, argv)
         return
     control = Control(sock)
     try:
@@ -171,14 +171,14 @@ def _text(error: OSError) -> str:
     return f"{wire.explained(error)}: {error.filename}" if error.filename else wire.explained(error)
 
 
-def _by_hand(name: str, make: Make, argv: list[str]) -> None:
+def _run_manually(name: str, make: Make, argv: list[str]) -> None:
     """Serve in the background; return, or exit with what is wrong, once that is known."""
     reader, writer = os.pipe()
     # First, because the children of a server end with the process that started them.
     if not _detached():
         os.close(writer)
-        with os.fdopen(reader) as said:
-            status, _, problem = said.read().partition(" ")
+        with os.fdopen(reader) as outcome:
+            status, _, problem = outcome.read().partition(" ")
         if problem:
             print(f"{name}: {problem}", file=sys.stderr)
             sys.exit(int(status))

@@ -1,7 +1,7 @@
 """How the program and its agent speak: messages with descriptors over SEQPACKET sockets.
 
 A *channel* carries nothing but new *conversations* (the far end of a fresh socket pair); everything else is
-said in a conversation, each about one thing, so that replies never wait for each other. Messages are made of
+sent in conversations, each about one thing, so that replies never wait for each other. Messages are made of
 plain values, and travel as `marshal` writes them: built into Python, and the quickest. Standard library only.
 """
 

@@ -57,7 +57,7 @@ class Check:
 
 
 def parse_check(text: str) -> Check:
-    """Return the assertion that a text stands for. Raises `Unacceptable`."""
+    """Return the assertion in a text. Raises `Unacceptable`."""
     left, op, value = (*text.strip().split(maxsplit=2), "", "", "")[:3]
     if op not in list(Op):
         raise Unacceptable(f"found {text!r}; {_ACCEPTED}")

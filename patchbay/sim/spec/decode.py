@@ -17,7 +17,7 @@ from patchbay.sim.spec.steps import ACTIONS, CommandStep, Step
 
 __all__ = ["Decoded", "SimTable", "converter", "decode_sim", "decode_step", "not_yet"]
 
-# Words of SIM.md that belong to parts of patchbay that are not there yet: said so, not "unknown".
+# Words of parts of patchbay that do not exist yet: the message says so, instead of "unknown key".
 _KEYS_NOT_YET = frozenset({"use", "vars", "when"})
 _PARSERS_NOT_YET = frozenset({"ndjson", "iperf3-json"})
 _ACTIONS_NOT_YET = frozenset(
@@ -131,7 +131,7 @@ def _below(path: str, problem: Problem) -> Problem:
 
 
 def _kind_of(table: Mapping[str, Any], path: str, *, quiet: bool) -> tuple[type[Step] | None, list[Problem]]:
-    """Return the kind of a step; `quiet` if what stands for an action is missing for a known reason."""
+    """Return the kind of a step; `quiet` if there is no action for a known reason."""
     action = table.get("action", "run" if "cmd" in table else None)
     if action is None:
         accepted = "accepted: `action`, or `cmd` for a run"

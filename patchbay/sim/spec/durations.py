@@ -17,7 +17,7 @@ _WORTH = (3600.0, 60.0, 1.0, 0.001)
 
 
 def parse_duration(value: object) -> Seconds:
-    """Return the seconds that a duration stands for. Raises `Unacceptable` for anything but such a string."""
+    """Return a duration in seconds. Raises `Unacceptable` for anything but such a string."""
     match = _DURATION.fullmatch(value) if isinstance(value, str) and value else None
     if match is None:
         raise Unacceptable(

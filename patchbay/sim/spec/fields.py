@@ -283,7 +283,7 @@ def _some_ref(text: str) -> Ref | None:
 
 
 def _some_check(text: str) -> Check | None:
-    """Return the assertion that a text stands for, None where it stands for none."""
+    """Return the assertion in a text, None where there is none."""
     try:
         return parse_check(text)
     except Unacceptable:

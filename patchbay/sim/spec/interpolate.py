@@ -109,7 +109,7 @@ def _parts(text: str, spellings: Spellings) -> Iterator[Part]:
 
 
 def _longest(text: str, at: int, names: Iterable[str]) -> str:
-    """Return the longest of `names` that stands at `at` and ends there; else the word that stands there."""
+    """Return the longest of `names` that is a whole word at `at`; else the word at `at`."""
     fitting = (
         name
         for name in names

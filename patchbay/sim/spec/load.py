@@ -76,7 +76,7 @@ class _Loader:
         self._add(problems)
         steps = self._structured(raw)
         # A step that is not read here may declare any id.
-        unclear = None if any(step.stands_for_others for step in raw) else self._unclear
+        unclear = None if any(step.becomes_others for step in raw) else self._unclear
         self._add(check_steps(steps, topology, unclear))
         known = topology or Topology()
         planned, problems = expand(steps, known.counts, known.spellings)

@@ -229,7 +229,7 @@ ACTIONS: dict[str, type[Step]] = {
 
 @frozen
 class PlannedStep:
-    """A step in its place: `path` is where it stands in the file, `key` tells repetitions apart."""
+    """A step in its place: `path` is its place in the file, `key` tells repetitions apart."""
 
     path: str
     key: str

@@ -27,7 +27,7 @@ _NOT_YET = SHARED_KEYS | {"extends", "matrix"}
 
 @frozen
 class RawStep:
-    """A `[[step]]` as it was parsed; `path` is where it stands in the file."""
+    """A `[[step]]` as it was parsed; `path` is its place in the file."""
 
     path: str
     table: object
@@ -39,7 +39,7 @@ class RawStep:
         return own if isinstance(own, str) else None
 
     @property
-    def stands_for_others(self) -> bool:
+    def becomes_others(self) -> bool:
         """Return True if steps that are not read here may come from it."""
         return isinstance(self.table, Mapping) and "use" in self.table
 

@@ -1,4 +1,4 @@
-"""What callers of a lab say, in the words of its files."""
+"""Arguments of a lab's callers, in the words of its files."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def name_of(node: Node | str | None) -> str | None:
 
 
 def iface_table(to: Iface | Router | str) -> dict[str, Any]:
-    wished = to if isinstance(to, Iface) else Iface(to)
-    router = wished.router.name if isinstance(wished.router, Router) else wished.router
-    return {"router": router, "link": wished.link}
+    given = to if isinstance(to, Iface) else Iface(to)
+    router = given.router.name if isinstance(given.router, Router) else given.router
+    return {"router": router, "link": given.link}
 
 
 def look_up(name: str, kind: str, nodes: Iterable[NodeT]) -> NodeT:
