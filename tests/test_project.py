@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import tomli
+import yaml
 
 ROOT = Path(__file__).parents[1]
 
@@ -17,9 +18,13 @@ def test_both_licences_are_there_and_named() -> None:
 
 
 def test_the_workflow_runs_the_tests_where_labs_are_allowed() -> None:
-    text = (ROOT / ".github" / "workflows" / "test.yml").read_text()
-    allowed, tests = "kernel.apparmor_restrict_unprivileged_userns=0", "run: make test"
-    assert text.index(allowed) < text.index(tests)
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "test.yml").read_text())
+    (job,) = workflow["jobs"].values()
+    commands = [step["run"] for step in job["steps"] if "run" in step]
+    assert commands == ["sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0", "make test"]
+    assert job["runs-on"] == "ubuntu-24.04"
+    # `on` is a boolean of YAML 1.1.
+    assert set(workflow[True]) == {"push", "pull_request"}
 
 
 def test_what_contributing_names_is_a_target_of_make() -> None:
