@@ -58,13 +58,15 @@ _SYNONYMS = {
 }
 
 
-def did_you_mean(wrong: str, known: Iterable[str]) -> str:
+def did_you_mean(wrong: object, known: Iterable[str]) -> str:
     """Return `; did you mean 'x'?`, or nothing where no known word is close.
 
     A known word of which `wrong` is the beginning is closer than any other: "rate" means "rate_kbit".
     """
     import difflib
 
+    if not isinstance(wrong, str):
+        return ""
     words = sorted(known)
     longer = [word for word in words if wrong and word.startswith(f"{wrong}_")]
     synonym = [word for word in words if _SYNONYMS.get(wrong.removesuffix("_ms")) == word]

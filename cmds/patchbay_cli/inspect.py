@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from patchbay.model.link import Emulator
-from patchbay_cli.common import EmulatorOption, errors_end_plainly, read_spec
+from patchbay_cli.common import EmulatorOption, errors_end_plainly, fail, read_spec
 
 if TYPE_CHECKING:
     from patchbay.lab.lab import Lab
@@ -41,6 +41,9 @@ def inspect(
 
     from patchbay.record.folder import file_stem
 
+    if lab_id is not None and file_stem(lab_id) != lab_id:
+        accepted = f"letters, digits, '.', '_' and '-', such as {file_stem(lab_id)}"
+        raise fail(f"--id: found {lab_id!r}; accepted: {accepted}")
     with errors_end_plainly():
         spec = read_spec(file)
 
@@ -48,7 +51,7 @@ def inspect(
             from patchbay.lab.attach import answer_clients, listen
             from patchbay.lab.open import open_lab
 
-            name = file_stem(lab_id or file.stem)
+            name = file_stem(file.stem) if lab_id is None else lab_id
             with listen(name) as listener, _until_asked_to_end():
                 async with (
                     open_lab(spec, label=file.stem, emulator=emulator) as lab,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -111,9 +112,15 @@ def _endpoint(text: str) -> tuple[str, int]:
     if not colon or (":" in host and not host.endswith("]")):
         host, port = text, str(_PORT)
     host = host.removeprefix("[").removesuffix("]")
-    if not host or not (port.isascii() and port.isdigit()) or not 1 <= int(port) <= 65535:
+    if not _may_be_host(host) or not (port.isascii() and port.isdigit()) or not 1 <= int(port) <= 65535:
         raise fail(f"--server {text}: expected HOST or HOST:PORT, with a port from 1 to 65535")
     return host, int(port)
+
+
+def _may_be_host(text: str) -> bool:
+    with suppress(UnicodeError):
+        return bool(text.encode("idna"))
+    return False
 
 
 def _classify(

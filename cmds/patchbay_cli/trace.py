@@ -56,14 +56,15 @@ def trace(
 
     `patchbay trace lab.toml > lab.sh; sh lab.sh` gives a shell in the same lab without patchbay.
     """
-    from patchbay.record.trace import as_json, as_script, of_node
+    from patchbay.record.trace import as_json, as_part, as_script, of_node
 
     with errors_end_plainly():
         items, title = _items(source, emulator, everything=everything)
     if node is not None:
         items = of_node(items, _namespace(items, node))
     if format is Format.SH:
-        typer.echo(as_script(items, title), nl=False)
+        script = as_script(items, title) if node is None else as_part(items, f"'{node}' in {title}")
+        typer.echo(script, nl=False)
     elif format is Format.JSON:
         typer.echo(as_json(items))
     else:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Protocol
 
 from patchbay.layout.layout import Layout
 
-__all__ = ["Change", "Event"]
+__all__ = ["Change", "Event", "check_change"]
 
 # The kind of an event, and its fields as plain values.
 Event = tuple[str, Mapping[str, Any]]
@@ -31,3 +31,9 @@ class Change(Protocol):
     def events(self, old: Layout, new: Layout) -> Iterator[Event]:
         """Tell what `apply` has changed: it made `new` from `old`."""
         ...
+
+
+def check_change(value: object) -> None:
+    """Raise `TypeError` unless the value is a change."""
+    if not isinstance(getattr(type(value), "action", None), str):
+        raise TypeError(f"a change of patchbay.change is needed, not {value!r}; from_table() reads tables")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from patchbay.change.base import Change
+from patchbay.change.base import Change, check_change
 from patchbay.change.links import (
     BreakRegionLink,
     LinkRegions,
@@ -43,6 +43,7 @@ _FOUND_OUT: Mapping[str, type[Change]] = {kind.action: kind for kind in (LoseLin
 
 def to_table(change: Change) -> dict[str, Any]:
     """Return the change as a table that `from_table` reads. Fields with default values are left out."""
+    check_change(change)
     fields = lab_table(change.spec) if isinstance(change, Add) else fields_of(change)
     return {"action": change.action, **fields}
 
@@ -58,6 +59,8 @@ def from_record(table: Mapping[str, Any]) -> Change:
 
 
 def _read(table: Mapping[str, Any], kinds: Mapping[str, type[Change]]) -> Change:
+    if not isinstance(table, Mapping):
+        raise SpecError([Problem("", f"found {describe_value(table)}; accepted: a table with an `action`")])
     action = table.get("action")
     if not isinstance(action, str) or action not in kinds:
         found = "is missing, and required" if action is None else f"found {describe_value(action)}"

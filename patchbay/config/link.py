@@ -60,7 +60,7 @@ def accept_links(
     def trace(value: object, _: object) -> Trace:
         if isinstance(value, Trace):
             return value
-        if not isinstance(value, str):
+        if not isinstance(value, str) or "\0" in value:
             raise refuse(value, "the path of a packet-delivery trace")
         return _read_trace((folder / value).resolve())
 

@@ -7,9 +7,10 @@ from typing import Any, TypeVar
 
 from attrs import evolve
 
-from patchbay.errors import Problem, did_you_mean
+from patchbay.errors import Problem
 from patchbay.lab.node import Node
 from patchbay.lab.nodes import Iface, Router
+from patchbay.layout.find import known
 from patchbay.model.lab import LabSpec
 
 __all__ = ["by_name", "iface_table", "look_up", "name_of"]
@@ -39,7 +40,7 @@ def iface_table(to: Iface | Router | str) -> dict[str, Any]:
 
 def look_up(name: str, kind: str, nodes: Iterable[NodeT]) -> NodeT:
     """Return the node of that name. Raises `KeyError` with close matches."""
-    known = {node.name: node for node in nodes}
-    if name not in known:
-        raise KeyError(f"unknown {kind} '{name}'{did_you_mean(name, known)}")
-    return known[name]
+    found = {node.name: node for node in nodes}
+    if name not in found:
+        raise KeyError(f"unknown {kind} '{name}'{known(name, found)}")
+    return found[name]

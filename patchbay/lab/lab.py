@@ -8,7 +8,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from patchbay.change.base import Change
+from patchbay.change.base import Change, check_change
 from patchbay.change.links import BreakRegionLink, LinkRegions, RestoreRegionLink
 from patchbay.change.nodes import Add
 from patchbay.config.converter import shared_converter, structure
@@ -139,6 +139,8 @@ class Lab(Named):
         """
         if uplink is not None and ifaces is not None:
             raise TypeError("name either `uplink` or `ifaces`")
+        if ifaces is not None and not isinstance(ifaces, Mapping):
+            raise TypeError(f"`ifaces` is a dict such as {{'eth0': router}}, not {ifaces!r}")
         if link is not None and uplink is None:
             raise TypeError("`link` needs `uplink`; with `ifaces` it is Iface(router, link=...)")
         given = ifaces if ifaces is not None else {"eth0": Iface(uplink, link)} if uplink is not None else {}
@@ -157,7 +159,8 @@ class Lab(Named):
 
     async def add_region(self, name: str) -> Region:
         """Add a region, for routers to be put in. Raises as `add_router` does."""
-        await self._add(LabSpec(regions=(RegionSpec(name),)))
+        spec = structure(shared_converter(), {"name": name}, RegionSpec)
+        await self._add(LabSpec(regions=(spec,)))
         return self._core.handle(Region, name)
 
     async def add_default_regions(self) -> tuple[Region, Region, Region]:
@@ -204,6 +207,7 @@ class Lab(Named):
         Sims, schedules of faults and other programs have changes as values, or as tables that
         `patchbay.change.codec.from_table` reads. Raises what the verbs raise; then the lab is as it was.
         """
+        check_change(change)
         await self._core.apply(change)
 
     @contextlib.asynccontextmanager

@@ -15,7 +15,9 @@ import trio
 from attrs import evolve
 
 from patchbay.change.fields import router_fields
+from patchbay.config.converter import describe_value
 from patchbay.config.draft import Draft
+from patchbay.errors import Problem, SpecError
 from patchbay.lab.core import Core
 from patchbay.lab.lab import Lab
 from patchbay.lab.session import Session
@@ -30,6 +32,8 @@ from patchbay.sandbox.sandbox import Sandbox
 __all__ = ["opened"]
 
 _numbers = itertools.count(1)
+# A folder of a run is named by the time and the label, and a name has at most 255 bytes (NAME_MAX).
+_LONGEST_LABEL = 50
 
 Spec = LabSpec | Mapping[str, Any] | str | os.PathLike[str] | None
 
@@ -55,7 +59,7 @@ async def opened(
     if addresses is not None:
         draft = evolve(draft, spec=evolve(draft.spec, addresses=Addresses(addresses)))
     layout = lay_out(draft)
-    name = label or (Path(spec).stem if isinstance(spec, str | os.PathLike) else None) or f"lab{os.getpid()}"
+    name = _label(label, spec)
     async with _session(sandbox) as session:
         folder = LabFolder(Path(run_dir)) if run_dir is not None else _folder(outdir, name)
         prefix = f"lab{next(_numbers)}"
@@ -70,17 +74,33 @@ async def opened(
             core.close()
 
 
+def _label(label: object, spec: Spec) -> str:
+    if label is None:
+        return (Path(spec).stem if isinstance(spec, str | os.PathLike) else "") or f"lab{os.getpid()}"
+    if not isinstance(label, str) or not label.isprintable() or not 1 <= len(label) <= _LONGEST_LABEL:
+        accepted = f"accepted: 1 to {_LONGEST_LABEL} printable characters"
+        raise SpecError([Problem("label", f"found {describe_value(label)}; {accepted}")])
+    return label
+
+
 def _draft(spec: Spec) -> Draft:
     if spec is None or isinstance(spec, LabSpec):
         return Draft(spec or LabSpec())
     from patchbay.config.lab_file import read_lab
 
+    if not isinstance(spec, Mapping | str | os.PathLike):
+        accepted = "accepted: the path of a TOML file, a dict, or a LabSpec"
+        raise SpecError([Problem("spec", f"found {describe_value(spec)}; {accepted}")])
     return read_lab(spec if isinstance(spec, Mapping) else Path(spec))
 
 
 def _folder(outdir: str | os.PathLike[str] | None, label: str) -> LabFolder | None:
     chosen = outdir if outdir is not None else os.environ.get("PATCHBAY_OUTDIR")
-    return LabFolder.timestamped(Path(chosen), label) if chosen else None
+    try:
+        return LabFolder.timestamped(Path(chosen), label) if chosen else None
+    except OSError as error:
+        why = f"no folder can be made in {os.fspath(chosen)!r}: {error.strerror}"  # type: ignore[arg-type]
+        raise SpecError([Problem("outdir", why)]) from None
 
 
 @contextlib.asynccontextmanager

@@ -114,6 +114,7 @@ def _downstream(router: RouterSpec, path: str) -> Iterator[Problem]:
         for other in _NOT_FOR_HOSTS:
             if other.version == network.version and network.overlaps(other):
                 yield Problem(where, f"found {network}; accepted: addresses of hosts, none of {other}")
+                break
 
 
 def _port_mapping(router: RouterSpec, path: str) -> Iterator[Problem]:

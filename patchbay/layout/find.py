@@ -12,7 +12,7 @@ __all__ = ["find_device", "find_iface", "find_node", "find_region", "find_router
 _LISTED = 12
 
 
-def known(wrong: str, names: Collection[str]) -> str:
+def known(wrong: object, names: Collection[str]) -> str:
     """Return the end of a message about the unknown name `wrong`: the names that there are."""
     if not names:
         return "; there is none yet"

@@ -78,8 +78,13 @@ class LabFolder:
         write_json(self.path / "state.json", state)
 
     def node_file(self, node: str, name: str) -> Path:
-        """Return the path of a file in a node's folder, which is made."""
+        """Return the path of a file in a node's folder, and make the folder.
+
+        Raises `ValueError` for a path that leads out of the folder.
+        """
         folder = self.path / "nodes" / node
+        if not Path(os.path.normpath(folder / name)).is_relative_to(folder):
+            raise ValueError(f"found {name!r}; accepted: a name within the node's folder")
         folder.mkdir(parents=True, exist_ok=True)
         return folder / name
 

@@ -97,6 +97,12 @@ def as_script(items: Sequence[Item], title: str) -> str:
     return head + "".join(_blocks(items)) + _TAIL
 
 
+def as_part(items: Sequence[Item], title: str) -> str:
+    """Return the commands as in `as_script`, without what makes a script of them."""
+    head = f"# {title}\n#\n# A part of the lab's script, to be read: the rest of the lab is missing.\n"
+    return head + "".join(_blocks(items))
+
+
 def _blocks(items: Sequence[Item]) -> Iterator[str]:
     before = None
     for item in items:

@@ -78,6 +78,9 @@ def test_trace_in_other_formats_and_of_one_node(
     assert {record["owner"].partition("#")[0] for record in one} == {"home-router"}
     table = cli("trace", lab_file, "--format", "table", env=environment).stdout
     assert "ip netns add laptop" in table
+    part = cli("trace", lab_file, "--node", "home router").stdout
+    assert part.startswith("# 'home router' in the lab of") and "to be read" in part
+    assert "unshare" not in part and "ip netns add home-router" in part
     unknown = cli("trace", lab_file, "--node", "labtop")
     assert unknown.returncode == 2
     assert "did you mean 'laptop'" in unknown.stderr

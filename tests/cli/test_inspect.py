@@ -91,7 +91,8 @@ def test_run_in_runs_a_command_in_a_node_of_a_held_lab(cli: Cli, held: Held) -> 
     assert (done.stdout, done.returncode) == ("55.0.0.2\n", -signal.SIGKILL)
     done = run_in("labtop", "true")
     assert done.returncode == 1
-    assert "did you mean 'laptop'" in done.stderr
+    known = "known: dc, home router, ix, laptop, server; did you mean 'laptop'?"
+    assert done.stderr == f"unknown node 'labtop'; {known}\n"
     done = run_in("laptop", "true", lab_id=f"{held.lab_id}x")
     assert f"did you mean '{held.lab_id}'" in done.stderr
 
@@ -100,6 +101,13 @@ def test_an_id_that_is_taken_is_refused(cli: Cli, lab_file: Path, held: Held) ->
     done = cli("inspect", lab_file, "--id", held.lab_id)
     assert done.returncode == 1
     assert "choose another --id" in done.stderr
+
+
+@pytest.mark.parametrize("wrong", ["", "a b", "../x"])
+def test_an_id_that_cannot_be_one_is_refused(wrong: str, cli: Cli, lab_file: Path) -> None:
+    done = cli("inspect", lab_file, f"--id={wrong}")
+    assert done.returncode == 2
+    assert f"--id: found {wrong!r}; accepted: letters, digits, '.', '_' and '-', such as" in done.stderr
 
 
 @pytest.mark.ordinary

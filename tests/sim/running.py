@@ -20,6 +20,12 @@ gateway = "dc"
 count = 2
 [device.pair.eth0]
 gateway = "dc"
+[device.two]
+default_via = "eth1"
+[device.two.eth0]
+gateway = "dc"
+[device.two.eth1]
+gateway = "dc"
 """
 
 P, F, W, STOPPED = Status.PASSED, Status.FAILED, Status.WAITING, Status.INTERRUPTED

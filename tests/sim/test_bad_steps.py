@@ -25,6 +25,18 @@ PROBLEMS = {
         '[[step]]\naction = "spawn"\ndevice = "server"\ncmd = ["x"]\nready = "x"',
         "step[0].ready: unknown capture 'x'; it captures nothing",
     ),
+    "a null byte in a command": (
+        run('cmd = ["echo", "a\\u0000b"]'),
+        r"step[0].cmd[1]: found 'a\x00b'; accepted: text without a null byte",
+    ),
+    "a null byte in a variable": (
+        run('cmd = ["x"]\nenv = { A = "\\u0000" }'),
+        r"step[0].env.A: found '\x00'; accepted: text without a null byte",
+    ),
+    "an exit status that none can have": (
+        run('cmd = ["x"]\nexpect_exit = 300'),
+        "step[0].expect_exit: found 300; accepted: -64 to 255",
+    ),
     "a command as a string": (run('cmd = "ls -l"'), "step[0].cmd: found 'ls -l'; accepted: an array"),
     "an empty command": (run("cmd = []"), "step[0].cmd: found an empty array; accepted: a command such as"),
     "a number in a command": (

@@ -31,6 +31,15 @@ env = { NAME = "n-${first.port}" }
     assert log(outcome, "a", "stderr") == "key x\n"
 
 
+async def test_variables_name_the_addresses_of_each_interface(tmp_path: Path) -> None:
+    steps = sh('echo "$0 $1 $2 $(printenv NETSIM_IP_TWO_ETH1 PATCHBAY_IP_TWO_ETH0)"', """
+args = ["$PATCHBAY_IP_TWO", "${PATCHBAY_IP_TWO_ETH0}", "$NETSIM_IP_TWO_ETH1"]
+""")  # fmt: skip
+    outcome = await outcome_of(tmp_path, steps)
+    eth0, eth1 = "55.0.0.6", "55.0.0.7"
+    assert log(outcome, "a").split() == [eth1, eth0, eth1, eth1, eth0]
+
+
 async def test_json_is_picked_from_and_measured(tmp_path: Path) -> None:
     steps = sh("""echo '{"end": {"bytes": 3000, "s": 1.5}}'""", """
 id = "j"

@@ -37,7 +37,9 @@ def free_ports() -> tuple[int, int]:
         return one.getsockname()[1], two.getsockname()[1]
 
 
-@pytest.mark.parametrize("server", ["x:0", "x:99999", "x:port", ":3478", "x:", "[::1]:x", ""])
+@pytest.mark.parametrize(
+    "server", ["x:0", "x:99999", "x:port", ":3478", "x:", "[::1]:x", "", "a..b", "x" * 64]
+)
 def test_a_server_is_a_host_and_a_port(server: str) -> None:
     done = CliRunner().invoke(app, ["natcheck", "--server", server])
     assert done.exit_code == 2

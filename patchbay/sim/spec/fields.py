@@ -127,6 +127,13 @@ class DeviceName(Kind):
 class Texts(Kind):
     """A tuple or a table of texts with variables."""
 
+    def problems(
+        self, path: str, value: tuple[str, ...] | Mapping[str, str], step: Declares
+    ) -> Iterator[Problem]:
+        for where, text in self.texts(path, value):
+            if "\0" in text:
+                yield Problem(where, f"found {text!r}; accepted: text without a null byte")
+
     def texts(self, path: str, value: tuple[str, ...] | Mapping[str, str]) -> Iterator[tuple[str, str]]:
         if isinstance(value, Mapping):
             yield from ((f"{path}.{name}", text) for name, text in value.items())
@@ -141,18 +148,20 @@ class Texts(Kind):
 class Command(Texts):
     """A command line."""
 
-    def problems(self, path: str, value: tuple[str, ...], step: Declares) -> Iterator[Problem]:
+    def problems(self, path: str, value: Any, step: Declares) -> Iterator[Problem]:
         if not value:
             yield Problem(path, 'found an empty array; accepted: a command such as ["ping", "-c1", "ix"]')
+        yield from super().problems(path, value, step)
 
 
 class Environment(Texts):
     """Environment variables."""
 
-    def problems(self, path: str, value: Mapping[str, str], step: Declares) -> Iterator[Problem]:
+    def problems(self, path: str, value: Any, step: Declares) -> Iterator[Problem]:
         for name in value:
             if not name or "=" in name or "\0" in name:
                 yield Problem(f"{path}.{name}", "accepted: the name of an environment variable")
+        yield from super().problems(path, value, step)
 
 
 class Refs(Kind):

@@ -48,6 +48,7 @@ _Found = TypeVar("_Found")
 
 _CAPTURE_TIMEOUT = Seconds(30.0)
 _WAIT_FOR_TIMEOUT = Seconds(300.0)
+_LAST_SIGNAL = 64  # signal(7)
 
 
 @frozen(kw_only=True)
@@ -135,6 +136,8 @@ class CommandStep(BaseStep):
     def problems(self) -> Iterator[Problem]:
         if self.device is None:
             yield Problem("device", "is missing, and required")
+        if not -_LAST_SIGNAL <= self.expect_exit <= 255:
+            yield Problem("expect_exit", f"found {self.expect_exit}; accepted: -{_LAST_SIGNAL} to 255")
         yield from super().problems()
 
 
