@@ -160,7 +160,7 @@ async def test_a_user_that_the_lab_has_no_id_for_is_refused_with_the_way_out(
 
 # -- the machine's name services
 
-ASKS_DNS_FIRST = "passwd: files\nhosts: mymachines dns [!UNAVAIL=return] files\n"
+ASKS_DNS_FIRST = "passwd: files\nhosts: mymachines dns [!SUCCESS=return] files\n"
 
 LOOK_UP = f"""
 import subprocess, trio, patchbay
