@@ -137,6 +137,20 @@ def no_word_is_banned(root: Path) -> Iterator[str]:
                 yield f"{place(root, file, number)}: a plainer word for '{found[0]}'"
 
 
+_RIDDLE = re.compile(r"(What|Whether|Of|Those|Some|That|How|Who|Where|Which|If|When)\b")
+
+
+def no_docstring_is_a_riddle(root: Path) -> Iterator[str]:
+    """The docstring of a module or class starts with its noun: "The rules of a NAT"."""
+    for file in python_files(root, *CODE):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Module | ast.ClassDef):
+                text = ast.get_docstring(node) or ""
+                if found := _RIDDLE.match(text):
+                    line = getattr(node, "lineno", 1)
+                    yield f"{place(root, file, line)}: the docstring starts with '{found[0]}'"
+
+
 RULES: tuple[Rule, ...] = (
     files_are_short,
     functions_are_short,
@@ -145,6 +159,7 @@ RULES: tuple[Rule, ...] = (
     packages_list_what_they_export,
     docstrings_start_with_a_verb,
     no_word_is_banned,
+    no_docstring_is_a_riddle,
     sleeps_have_a_reason,
 )
 

@@ -59,6 +59,11 @@ BAD = {
         {"docs/guide.md": "A guide.\nIt stands here.\n", "patchbay/errors.py": "standard = 'untold'\n"},
         "docs/guide.md:2: a plainer word for 'stands'",
     ),
+    "a docstring of a class that is a riddle": (
+        structure.no_docstring_is_a_riddle,
+        {"patchbay/errors.py": '"""Errors."""\n\n\nclass A:\n    """What it is."""\n'},
+        "patchbay/errors.py:4: the docstring starts with 'What'",
+    ),
     "an identifier that readers stop at": (
         structure.no_word_is_banned,
         {"patchbay/errors.py": "is_wished_for = 1\n"},

@@ -1,4 +1,4 @@
-"""What the commands share: how errors of the user's end a command, and where labs come from."""
+"""The common part of the commands: ending with a plain error, and reading labs from files."""
 
 from __future__ import annotations
 

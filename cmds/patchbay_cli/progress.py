@@ -1,4 +1,4 @@
-"""How far a run of sims is: a table that changes on a terminal, plain lines elsewhere."""
+"""The progress of a run of sims: a table that changes on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 

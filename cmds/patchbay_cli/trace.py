@@ -21,7 +21,7 @@ COMMANDS, CHANGES = "commands.jsonl", "changes.jsonl"
 
 
 class Format(StrEnum):
-    """How the commands are printed."""
+    """The form in which commands are printed."""
 
     SH = "sh"
     JSON = "json"

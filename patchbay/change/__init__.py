@@ -1,4 +1,4 @@
-"""What can be done to a lab, as values: `await lab.apply(SetNat("home", Nat.CORPORATE))`.
+"""Changes of a lab, as values: `await lab.apply(SetNat("home", Nat.CORPORATE))`.
 
 `to_table` and `from_table` turn them into plain tables, as TOML and JSON have them, and back.
 """

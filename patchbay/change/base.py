@@ -1,4 +1,4 @@
-"""What every change of a lab has in common."""
+"""The interface of every change of a lab."""
 
 from __future__ import annotations
 

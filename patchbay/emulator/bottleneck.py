@@ -14,7 +14,7 @@ OPPORTUNITY = 1514
 
 
 class Schedule(Protocol):
-    """How fast packets pass. `state` is what `plan` starts from; whoever takes a plan sets it."""
+    """The speed of a bottleneck. `plan` starts from `state`; the caller that accepts a plan sets `state`."""
 
     state: Any
 
@@ -83,7 +83,7 @@ class TraceSchedule:
 
 
 class Bottleneck:
-    """A pace and the buffer before it, which drops what does not fit."""
+    """A schedule and the buffer before it, which drops what does not fit."""
 
     def __init__(self, pace: Schedule, buffer_bytes: int) -> None:
         self._pace = pace

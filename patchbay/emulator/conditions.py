@@ -16,7 +16,7 @@ _SHAPING = ("burst_bytes", "buffer_bytes")
 
 
 class Conditions(NamedTuple):
-    """Of one direction; what is 0, or empty, does not apply."""
+    """The conditions of one direction; a value of 0, or an empty one, does not apply."""
 
     latency_ms: float = 0.0
     jitter_ms: float = 0.0

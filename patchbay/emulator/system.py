@@ -1,4 +1,4 @@
-"""What the standard library lacks: precise waiting, socket filters, news of interfaces."""
+"""System calls that the standard library lacks: precise waiting, socket filters, news of interfaces."""
 
 from __future__ import annotations
 

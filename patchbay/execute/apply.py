@@ -42,7 +42,7 @@ _SERVICES_AT_ONCE = 24
 
 @frozen
 class Outcome:
-    """What became of a batch: for each command its status and stderr, None for one that was not run."""
+    """The outcome of a batch: each command's status and stderr, or None if the command was not run."""
 
     batch: Batch
     time: float

@@ -6,6 +6,7 @@ A client is handed a conversation with the lab's agent, and from then on speaks 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import socket
@@ -71,7 +72,10 @@ async def _answer(lab: Lab, client: socket.socket) -> None:
     client.setblocking(False)
     with trio.move_on_after(5):  # a client that says nothing must not keep the others waiting
         await trio.lowlevel.wait_readable(client)
-        message, _ = wire.receive(client)
+        try:
+            message, _ = wire.receive(client)
+        except (OSError, EOFError, ValueError):  # it has left, or is no client of ours
+            return
         if message is None:
             return
         try:
@@ -80,7 +84,12 @@ async def _answer(lab: Lab, client: socket.socket) -> None:
             with view.agent.converse() as conversation:
                 wire.send(client, {"ns": view.ns, "env": lab.env_vars()}, (conversation.fileno(),))
         except (KeyError, PatchbayError) as error:
-            wire.send(client, {"error": str(error.args[0])})
+            # A client that has left must not end the service of the others.
+            with contextlib.suppress(OSError):
+                wire.send(client, {"error": str(error.args[0])})
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                wire.send(client, {"error": f"the lab cannot serve '{message['node']}': {error.strerror}"})
 
 
 def connect(node: str, lab_id: str | None) -> tuple[socket.socket, str, dict[str, str]]:
@@ -96,8 +105,12 @@ def connect(node: str, lab_id: str | None) -> tuple[socket.socket, str, dict[str
         except OSError:
             raise PatchbayError(f"no lab is held open as '{wanted}'{did_you_mean(wanted, held)}") from None
         sock.settimeout(10)
-        wire.send(sock, {"node": node})
-        message, fds = wire.receive(sock)
+        try:
+            wire.send(sock, {"node": node})
+            message, fds = wire.receive(sock)
+        except TimeoutError:
+            why = "within 10 s, because its program is busy"
+            raise PatchbayError(f"the lab '{wanted}' gave no answer {why}") from None
     if message is None:
         raise PatchbayError(f"the lab '{wanted}' gave no answer")
     if "error" in message:

@@ -1,4 +1,4 @@
-"""What a lab's handles share: its layout, the only way to change it, and what runs in its nodes."""
+"""The state that a lab's handles share: its layout, the one way to change it, and what runs in its nodes."""
 
 from __future__ import annotations
 

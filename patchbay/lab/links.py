@@ -31,9 +31,10 @@ DEFAULT_REGIONS = {("us", "eu"): 40.0, ("us", "asia"): 80.0, ("eu", "asia"): 120
 
 @frozen
 class DirectionStats:
-    """What one direction of a link has done since it has had a condition, in packets and bytes.
+    """Counters of one direction of a link since it got a condition, in packets and bytes.
 
-    `dropped` counts packets lost by `loss_pct`, by a full buffer, or because the far side is missing;
+    `dropped` counts packets lost by `loss_pct`, by a full buffer, because the far side is missing, or because
+    the relay did not read them in time;
     `queued` counts those that are on their way now. `detail` has the emulator's other counters, by its own
     names.
     """

@@ -11,7 +11,7 @@ __all__ = ["Named"]
 
 
 class Named:
-    """What has names of hosts: a lab, whose names hold in every node, or a node, whose names are its own.
+    """A lab or a node, as a holder of host names: a lab's names hold in every node, a node's in itself alone.
 
     Names act on the processes of a node, and inside `enter()`. Where a node has addresses of its own for a
     name, it does not see the lab's addresses of that name. Case and a final dot do not matter (RFC 4343).

@@ -1,4 +1,4 @@
-"""What every node of a lab can do: run processes, open sockets, call functions."""
+"""The methods of every node: run processes, open sockets, call functions."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ class Node(Named):
         """Run a command in the node to its end, as `trio.run_process` runs one on the host.
 
         `env` is added to the caller's environment; `cwd` is the caller's by default. `stdin` is bytes, a
-        descriptor or a file. StreamSink that is not captured goes on to the caller's own. `timeout` is in
+        descriptor or a file. Output that is not captured goes on to the caller's own. `timeout` is in
         seconds. When the call is cancelled or too slow, the command and its process group are sent SIGTERM,
         and SIGKILL 2 s later. `user` is the name or the number of an account, whose groups the command then
         has.
@@ -348,11 +348,11 @@ class Node(Named):
         own = str(self.ip or self.ip6)
         family = stdlib_socket.AF_INET6 if ":" in (host or own) else stdlib_socket.AF_INET
         plain = self.socket(family, stdlib_socket.SOCK_DGRAM)
-        plain.bind((host or ("::" if family == stdlib_socket.AF_INET6 else "0.0.0.0"), port))
         with trio.socket.from_stdlib_socket(plain) as sock:
+            plain.bind((host or ("::" if family == stdlib_socket.AF_INET6 else "0.0.0.0"), port))
             async with background(self.gone) as tasks:
                 tasks.start_soon(reflect, sock)
-                yield (host or own, plain.getsockname()[1])
+                yield (host or own, sock.getsockname()[1])
 
     # -- inside
 
@@ -386,7 +386,7 @@ class Node(Named):
         raise self._stale()
 
     def gone(self) -> PatchbayError | None:
-        """Return the error of who uses the node now, if it cannot be used any more."""
+        """Return the error of using the node now, or None if it can be used."""
         try:
             self._usable()
         except PatchbayError as error:

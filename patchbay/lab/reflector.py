@@ -18,7 +18,7 @@ _FIRST_WAIT = 0.2
 _TRIES = 5
 
 
-# Returns the error of who uses the nodes of a block now, or None while they can be used.
+# Returns the error of using the nodes of a block now, or None while they can be used.
 Gone = Callable[[], PatchbayError | None]
 
 

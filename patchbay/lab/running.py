@@ -88,7 +88,7 @@ class _Pump:
 
 
 class StreamSink:
-    """Where a stream of the command goes: captured, or on to the program's own, and into a log."""
+    """The sink of a command's stream: a buffer, or the program's own stream, and a log."""
 
     def __init__(self, *, capture: bool, own: int, log: IO[bytes] | None) -> None:
         self.captured: bytearray | None = bytearray() if capture else None

@@ -270,7 +270,7 @@ class Builder:
                         yield network, _title(router)
 
     def _next_free(self, pool: pools.Pool, neighbours: list[tuple[Network, str]]) -> Network:
-        """Return the pool's next network that nobody named for himself."""
+        """Return the pool's next network that no router has named."""
         # Private ones behind different NATs may be the same.
         named = () if pool in (pools.PRIVATE, pools.CARRIER) else self._named
         while True:

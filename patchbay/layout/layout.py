@@ -59,7 +59,7 @@ def of_version(values: Iterable[Interface], version: int) -> Interface | None:
 
 
 class RouterKind(StrEnum):
-    """What a thing that forwards is to the user."""
+    """The kind of a forwarder: the exchange, a region, or a router."""
 
     IX = "ix"
     REGION = "region"
@@ -146,7 +146,7 @@ class RouterLayout:
 
 @frozen
 class PolicyLayout:
-    """What a router does to the packets between its uplink and what is below it, as long as it wants to.
+    """The policy of a router for packets between its uplink and the network below: NAT, firewall, services.
 
     `generation` counts how often it has forgotten all connections. Of a port-block NAT, `blocks` is the
     number of the block of each host below, and `pool` are its outside addresses beside the uplink's own.
@@ -254,7 +254,7 @@ WireKey = tuple[str, ...]
 
 @frozen
 class WireLayout:
-    """Where the condition of a link acts: a bridge in `ns` between two veth ends that packets cross.
+    """The place where a link's condition acts: a bridge in `ns` between two veth ends, which packets cross.
 
     What comes in at `far` leaves by `near`, and goes up; the other way is down. A device's link is cut at
     its router: the port is the far end, and the near end's peer takes its place in the LAN. A downlink

@@ -1,4 +1,4 @@
-"""Which links have a condition, and where it acts: the wires of a layout."""
+"""The wires of a layout: links that have a condition, and the places where the conditions act."""
 
 from __future__ import annotations
 

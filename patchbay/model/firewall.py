@@ -1,4 +1,4 @@
-"""What a firewall is: whether it lets new flows in, and which it lets out."""
+"""Firewalls: which new flows a router lets in and out."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _ports(value: object) -> PortPolicy:
 
 @frozen
 class FirewallConfig:
-    """Which packets a router forwards between its uplink and what is below it, in both IP versions.
+    """A firewall of a router, for packets between its uplink and the network below, in both IP versions.
 
     `block_inbound`: from the uplink come only answers, what the NAT's own filtering lets in, and the
     ICMPv6 that RFC 4890 wants through. `outbound_tcp` and `outbound_udp` are which destination ports new

@@ -1,4 +1,4 @@
-"""What a user wishes for: frozen values, not yet checked against each other, without any address."""
+"""Specifications of labs: frozen values without addresses, not yet checked against each other."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Addresses(StrEnum):
 
 
 class NatV6(StrEnum):
-    """What a router does to the IPv6 addresses of packets that leave by its uplink."""
+    """The translation of IPv6 addresses in packets that leave by a router's uplink."""
 
     NONE = "none"
 
@@ -80,7 +80,7 @@ class RouterPreset(StrEnum):
 
 
 class Ipv6(StrEnum):
-    """How IPv6 comes to the nodes: `deterministic` is static addresses and routes with DAD off."""
+    """The way nodes get IPv6: `deterministic` is static addresses and routes with DAD off."""
 
     DETERMINISTIC = "deterministic"
 

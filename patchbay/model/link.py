@@ -29,7 +29,7 @@ __all__ = [
 
 
 class Emulator(StrEnum):
-    """What delays and drops packets: the kernel's netem, or a relay in user space."""
+    """The emulator of links, which delays and drops packets: the kernel's netem, or a relay in user space."""
 
     AUTO = "auto"
     NETEM = "netem"
@@ -107,7 +107,7 @@ def _no_limit(rate: float | None) -> float | None:
 
 @frozen
 class Impairment:
-    """What one direction of a link does to packets; None leaves a value open.
+    """The impairment of packets in one direction of a link; None leaves a value open.
 
     `latency_ms`, one way, plus or minus `jitter_ms` (uniform; packets keep their order). `loss_pct`,
     `duplicate_pct`, `corrupt_pct` are of packets, independent of each other; `reorder_pct` of them are not

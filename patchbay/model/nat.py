@@ -1,4 +1,4 @@
-"""What a NAT is: how it maps, what it lets in, which ports it gives, and for how long."""
+"""NATs: mapping, filtering, port allocation, and timeouts."""
 
 from __future__ import annotations
 
@@ -35,8 +35,9 @@ _LONGEST_TIMEOUT = 2_000_000
 
 
 class Behavior(StrEnum):
-    """Of a mapping, what else it depends on than the inside endpoint; of filtering, what has to be known
-    of a remote endpoint before its packets are let in (RFC 4787 sections 4.1 and 5).
+    """The way a NAT maps or filters (RFC 4787 sections 4.1 and 5).
+
+    It is independent of the remote endpoint, or depends on its address, or on its address and port.
     """
 
     ENDPOINT_INDEPENDENT = "endpoint-independent"
@@ -51,7 +52,7 @@ class Behavior(StrEnum):
 
 @frozen
 class PortAllocation:
-    """Which outside port a new mapping gets: `preserve`, `random`, `sequential`, or one of a `block`.
+    """The rule for a new mapping's outside port: `preserve`, `random`, `sequential`, or one of a `block`.
 
     Raises `SpecError`.
     """
@@ -158,7 +159,7 @@ _READERS: Mapping[str, Callable[[object], Any]] = {
 
 
 class Nat(StrEnum):
-    """What a router does to the IPv4 addresses of packets that leave by its uplink, by a name."""
+    """Presets of NATs: names for the translation of IPv4 addresses in packets that leave by the uplink."""
 
     NONE = "none"
     HOME = "home"

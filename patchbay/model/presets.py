@@ -1,4 +1,4 @@
-"""What a router preset means. The table of docs/behaviour.md, and nothing else."""
+"""Router presets: the table of docs/behaviour.md, and nothing else."""
 
 from __future__ import annotations
 

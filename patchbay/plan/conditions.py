@@ -1,4 +1,4 @@
-"""What acts on the packets of wires: qdiscs of the kernel, or relays; and packets sent singly into them."""
+"""Resources that act on the packets of wires: qdiscs of the kernel, or relays; and GSO switched off."""
 
 from __future__ import annotations
 

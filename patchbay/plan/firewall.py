@@ -1,4 +1,4 @@
-"""Which rules make a firewall: one table of family inet, so that both IP versions obey it."""
+"""The rules of a firewall: one table of family inet, so that both IP versions obey it."""
 
 from __future__ import annotations
 

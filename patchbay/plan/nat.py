@@ -1,4 +1,4 @@
-"""Which rules make a NAT: the whole RFC 4787 grid out of one `NatConfig`, as one table.
+"""The rules of a NAT: the whole RFC 4787 grid out of one `NatConfig`, as one table.
 
 `nat_memory` tells what the table remembers and why, `nat_ports` how a port is found. Here: what may come in.
 """
@@ -24,7 +24,7 @@ UNSOLICITED = (
     'iifname "wan" icmpv6 type echo-request accept',
     # Dropped here, an unsolicited packet never confirms a conntrack entry. Were it confirmed, it
     # would occupy the mapping that an inside host gets next, and the kernel would change that
-    # host's port (RFC 4787 REQ-1 would be broken by whoever sends first).
+    # host's port (the host that sends first would break RFC 4787 REQ-1).
     'iifname "wan" ct state new,invalid drop',
 )
 

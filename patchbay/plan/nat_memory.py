@@ -1,4 +1,4 @@
-"""What a NAT remembers of its mappings, and how long.
+"""The sets in which a NAT remembers its mappings, and their timeouts.
 
 Conntrack translates packets, but by itself it is no NAT of RFC 4787:
 
@@ -194,12 +194,14 @@ def _lifetimes(nat: Traits) -> Iterator[tuple[str, str, int]]:
 
 
 def _came_in(nat: Traits) -> Iterator[str]:
-    """Who came in last by another mapping than the one towards him.
+    """Yield rules that remember remote endpoints whose last packet came in by another mapping than their own.
 
-    Shorter than conntrack has the connection, or an answer would begin a new one.
+    They remember for a shorter time than conntrack has the connection, because otherwise an answer would
+    begin a new connection.
     """
     zone = f"ct zone {nat.zone + 1}"
-    # What comes from him by the mapping towards him, last of all, is answered by that again.
+    # If the last packet of an endpoint came by the endpoint's own mapping, answers leave by that mapping
+    # again.
     here = "meta l4proto . ip daddr . th dport . ip saddr . th sport"
     yield f'iifname "wan" ct direction reply ct zone {nat.zone} delete @came_in {{ {here} }}'
     inbound = f'iifname "wan" ct direction original {zone}'

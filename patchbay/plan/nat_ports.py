@@ -1,4 +1,4 @@
-"""Which outside port a new connection gets."""
+"""The chains that choose the outside port of a new connection."""
 
 from __future__ import annotations
 

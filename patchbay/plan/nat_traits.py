@@ -1,4 +1,4 @@
-"""What a NAT's configuration comes to: which of its parts it needs, and by which keys it remembers."""
+"""Traits that follow from a NAT's configuration: the parts that it needs, and the keys of its sets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a node consists of in the kernel: its namespace, interfaces, addresses, routes and neighbours."""
+"""The kernel resources of a node: its namespace, interfaces, addresses, routes and neighbours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a router's policy consists of in the kernel: rules, outside addresses, timeouts, its port mapper."""
+"""The kernel resources of a router's policy: rules, outside addresses, timeouts, its port mapper."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What serves UPnP IGD, NAT-PMP and PCP on a router: miniupnpd's configuration, its table, its process.
+"""The server of UPnP IGD, NAT-PMP and PCP on a router: miniupnpd's configuration, table and process.
 
 Debian's package is `miniupnpd-nftables`; measured with 2.3.1. Sources that reasons are taken from are
 files of miniupnpd 2.3.1, `miniupnpd.conf` and miniupnpd(8).
@@ -90,7 +90,7 @@ def configuration(server: MappingServer) -> str:
         # The time since the router's start is the server's own, and so is PCP's epoch: a client learns from
         # it that its mappings are lost (RFC 6887 section 8.5).
         "system_uptime": "no",
-        # Announcements are 13 packets to each host; who does not want to wait asks (M-SEARCH).
+        # Announcements are 13 packets to each host; a host that does not want to wait asks (M-SEARCH).
         "notify_interval": "900",
     }
     # Without `lease_file`: a reboot forgets all mappings, as OpenWrt's does, whose file is on a tmpfs.

@@ -1,4 +1,4 @@
-"""What a lab consists of in the kernel, as one table; a change is the difference of two of them.
+"""The kernel resources of a lab, as one table; a change is the difference of two tables.
 
 A *resource* is kept by what it is about, with the commands that bring it about and those that take it away.
 Building, changing and undoing are one, because each is a difference.
@@ -28,7 +28,7 @@ Key = tuple[str, ...]
 
 
 class Phase(IntEnum):
-    """When a resource is made, compared with others; `plan.change` says what each phase waits for."""
+    """The phase of a plan in which a resource is made; `plan.change` says what each phase waits for."""
 
     NAMESPACE = 0
     SETTING = 1
@@ -74,7 +74,7 @@ Table = Mapping[Key, Resource]
 
 @frozen
 class Difference:
-    """What turns one table into another: resources to be unmade, and commands that make others, by key."""
+    """The difference of two tables: resources to unmake, and commands that make others, by key."""
 
     unmade: Mapping[Key, Resource]
     made: Mapping[Key, tuple[Command, ...]]

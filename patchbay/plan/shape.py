@@ -1,4 +1,4 @@
-"""What a direction of a link needs beside its condition: room for delayed packets, bucket and buffer."""
+"""The sizes that follow from a direction's condition: room for delayed packets, bucket and buffer."""
 
 from __future__ import annotations
 

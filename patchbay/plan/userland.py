@@ -1,4 +1,4 @@
-"""What the processes of a node see beside its network: its host name, names, and folders of its own."""
+"""The machine that processes of a node see beside its network: host name, names, and private folders."""
 
 from __future__ import annotations
 

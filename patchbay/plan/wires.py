@@ -1,4 +1,4 @@
-"""What the wires of links consist of in the kernel: bridges and veth ends, and what leads packets through."""
+"""The kernel resources of wires: bridges and veth ends, and the settings that lead packets through."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happened in a lab, one event after another."""
+"""The events of a lab, in order."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class EventLog:
 
 
 class _Following(AsyncIterator[LabEvent]):
-    """Follows a log. No generator, so that whoever leaves the loop early has nothing to close."""
+    """Follows a log. No generator, so that a loop which is left early has nothing to close."""
 
     def __init__(self, log: EventLog) -> None:
         self._log = log

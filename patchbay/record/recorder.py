@@ -1,4 +1,4 @@
-"""Where everything that happens to a lab is noted: in memory, and in the run's folder where there is one."""
+"""The recorder of a lab, which notes all that happens in memory, and in the run's folder if there is one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was done to a lab, or what makes it what it is, as a shell script and as other texts."""
+"""Commands that were run in a lab, or that rebuild it, as a shell script and as other texts."""
 
 from __future__ import annotations
 

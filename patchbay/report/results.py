@@ -1,4 +1,4 @@
-"""What a sim measured and how it ended, as plain values and as Markdown."""
+"""The results and the end of a sim, as plain values and as Markdown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What this machine can do for labs, tried rather than guessed."""
+"""The abilities of this machine, tried rather than guessed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class CheckResult:
 
 
 async def examine() -> list[CheckResult]:
-    """Look at everything that labs need or can use. Return a finding for each."""
+    """Look at everything that labs need or can use. Return a result for each."""
     return [
         *_machine(),
         *[await _tool(name) for name in (*host.TOOLS, "nsenter", "sysctl")],

@@ -15,7 +15,7 @@ __all__ = ["EnterableNode", "enter_node"]
 
 
 class EnterableNode(Protocol):
-    """What `enter()` needs of a node."""
+    """The methods that `enter()` needs of a node."""
 
     @property
     def name(self) -> str: ...

@@ -1,4 +1,4 @@
-"""What this machine has and lacks for running a lab. Also what `patchbay doctor` prints."""
+"""The tools that labs need, and those that this machine lacks."""
 
 from __future__ import annotations
 

@@ -170,8 +170,12 @@ class _Streams:
         self._close_after: list[int] = []
         self._mine: list[int | None] = []
         self.theirs: tuple[int, ...] = ()
-        for number, wish in enumerate((stdin, stdout, stderr)):
-            self.theirs += (self._open(number, wish),)
+        try:
+            for number, wish in enumerate((stdin, stdout, stderr)):
+                self.theirs += (self._open(number, wish),)
+        except BaseException:
+            self.__exit__()
+            raise
 
     def _open(self, number: int, wish: Any) -> int:
         self._mine.append(None)

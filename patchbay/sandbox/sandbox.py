@@ -237,7 +237,7 @@ class Sandbox:
         return error if isinstance(error, LabDiedError) else None
 
     async def _ended(self) -> None:
-        # A copy for each who waits: trio lets only one task wait for a descriptor.
+        # A copy for each task that waits, because trio lets only one task wait for a descriptor.
         pidfd = os.dup(self._pidfd)
         try:
             await trio.lowlevel.wait_readable(pidfd)

@@ -33,7 +33,7 @@ HEADER = 20  # bytes (RFC 8489 section 5)
 _COOKIE = 0x2112A442
 _REQUEST, _INDICATION, _RESPONSE, _REFUSAL = 0x0001, 0x0011, 0x0101, 0x0111
 _CHANGE_ADDRESS, _CHANGE_PORT = 4, 2  # RFC 5780 section 7.2
-_OPTIONAL = 0x8000  # from here on, who does not know an attribute may pass over it (RFC 8489 section 14)
+_OPTIONAL = 0x8000  # from here on, unknown attributes may be ignored (RFC 8489 section 14)
 
 
 class _Attribute(IntEnum):

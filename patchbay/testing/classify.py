@@ -1,4 +1,4 @@
-"""Which NAT is on the way: RFC 5780's tests by UDP, and the like by TCP."""
+"""Classifying the NAT on a path: RFC 5780's tests by UDP, and similar tests by TCP."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ async def _ask_all(prober: Prober, servers: Sequence[Endpoint]) -> dict[Endpoint
 
 @define
 class _Case:
-    """What the caller asked for, and notes on what could not be found out."""
+    """The caller's request, and notes on what could not be found out."""
 
     protocol: str
     hairpin: bool

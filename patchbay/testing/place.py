@@ -1,4 +1,4 @@
-"""Where probes and servers live: sockets in a node of a lab or in the host's own network, and their tasks."""
+"""Places of probes and servers: sockets in a node or in the host's own network, and their tasks."""
 
 from __future__ import annotations
 

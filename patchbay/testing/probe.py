@@ -1,4 +1,4 @@
-"""What probes of both protocols share: answers, how long to wait for one, and what a prober can do."""
+"""The common part of UDP and TCP probes: answers, waiting times, and the interface of a prober."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Answer:
 
 @frozen
 class RetryTimes:
-    """How long to wait for an answer after each time of asking, in seconds.
+    """Waiting times for an answer, one for each request, in seconds.
 
     `asking` is for what will be answered: it doubles, as RFC 8489 section 6.2.1 has it, from less than its
     500 ms. `silence` is for what perhaps will not: several tries in a short time, against loss, and then
@@ -68,7 +68,7 @@ class Observation:
 
 @frozen
 class Hairpin:
-    """Whether something came back in, and by UDP from which endpoint it seemed to come."""
+    """The result of a hairpin test: `works`, and by UDP the `source` endpoint that the receiver saw."""
 
     works: bool
     source: Endpoint | None = None
@@ -85,7 +85,7 @@ class Inside(Protocol):
 
 
 class Prober(Protocol):
-    """What can be found out by one protocol."""
+    """A prober of one protocol."""
 
     pace: RetryTimes
 

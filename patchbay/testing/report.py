@@ -1,4 +1,4 @@
-"""What was found out about a NAT, in the terms of RFC 4787 and 5382."""
+"""Reports about a NAT, in the terms of RFC 4787 and 5382."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _STEP = 32
 
 @frozen(kw_only=True)
 class NatReport:
-    """What one protocol meets on its way out, and in. `str()` says it in words.
+    """The NAT and the firewall on a path, as one protocol sees them. `str()` is the report in words.
 
     - `nat`: whether anything is translated. `blocked`: no server answered at all, nothing else is known.
     - `mapping`: None where nothing is translated, or where it is unknown. `filtering`: None where it

@@ -1,4 +1,4 @@
-"""What must be seen of a NAT, and which hosts behind which NATs can connect: computed out of the RFCs.
+"""Predictions from the RFCs: the look of a NAT, and which hosts behind which NATs can connect.
 
 This is what NATs are checked against. It therefore has nothing in common with what makes them: of patchbay it
 knows the values that describe a NAT, and nothing else.
@@ -29,8 +29,10 @@ AnyNat = Nat | NatConfig | Mapping[str, Any] | str
 
 @frozen
 class Expectation:
-    """What `classify_nat` must see. `hairpin` is None where it cannot be seen, `ports` is the kind of
-    allocation, None where nobody promises any, and `block` how many ports a block has.
+    """The report that `classify_nat` must give.
+
+    `hairpin` is None where it cannot be seen. `ports` is the kind of allocation, None where none is promised.
+    `block` is the number of ports of a block.
     """
 
     nat: bool
@@ -158,7 +160,7 @@ def _behavior(config: NatConfig, protocol: str) -> tuple[Behavior, Behavior]:
 
 
 def matrix(nats: Iterable[AnyNat], protocol: str = "udp") -> list[list[str]]:
-    """Who connects to whom, for printing: a row of headings, then one for each, of "yes" and "no"."""
+    """Return the table of connecting pairs: a row of headings, then a row of "yes" and "no" for each NAT."""
     listed = list(nats)
     rows = [[_label(a), *("yes" if connects(a, b, protocol) else "no" for b in listed)] for a in listed]
     return [["", *map(_label, listed)], *rows]

@@ -1,4 +1,4 @@
-"""How long a NAT keeps an idle UDP mapping (RFC 5780 section 4.6)."""
+"""Measuring the time for which a NAT keeps an idle UDP mapping (RFC 5780 section 4.6)."""
 
 from __future__ import annotations
 

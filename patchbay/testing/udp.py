@@ -59,7 +59,7 @@ class UdpInside:
 
     @contextlib.contextmanager
     def awaiting(self, transaction: bytes) -> Iterator[_Awaited]:
-        """Collect what comes in with this transaction id, whoever sends it."""
+        """Collect every answer with this transaction id, from any sender."""
         self._awaited[transaction] = awaited = _Awaited()
         try:
             yield awaited

@@ -1,4 +1,4 @@
-"""How a ruleset is written (nft(8)). Which rules go where is decided in `plan`."""
+"""Writing rulesets (nft(8)). The rules themselves are decided in `plan`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["Chain", "Hook", "Set", "Table", "dropped", "render"]
 
 @frozen
 class Hook:
-    """Where a base chain hooks in. Its policy is accept, so that each drop is a rule that can be read."""
+    """The hook of a base chain. Its policy is accept, so that each drop is a rule that can be read."""
 
     kind: str
     name: str

@@ -24,7 +24,7 @@ _IN_ORDER_BYTES = 100e9 / 8
 
 @frozen
 class Netem:
-    """What the root qdisc of a direction must be."""
+    """The root qdisc of a direction, as it must be."""
 
     impairment: Impairment
     limit: int

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import marshal
 import os
 import pty
 import re
 import select
 import signal
+import socket
 import subprocess
 import sys
 import termios
@@ -95,6 +97,15 @@ def test_run_in_runs_a_command_in_a_node_of_a_held_lab(cli: Cli, held: Held) -> 
     assert done.stderr == f"unknown node 'labtop'; {known}\n"
     done = run_in("laptop", "true", lab_id=f"{held.lab_id}x")
     assert f"did you mean '{held.lab_id}'" in done.stderr
+
+
+def test_a_client_that_leaves_at_once_ends_nothing_for_the_others(cli: Cli, held: Held) -> None:
+    for message in (b"no message", marshal.dumps({"node": "laptop"}), marshal.dumps({"node": "nobody"})) * 5:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+            sock.connect(f"\0patchbay-inspect/{os.geteuid()}/{held.lab_id}")
+            sock.send(message)
+    done = cli("run-in", "laptop", "--inspect", held.lab_id, "--", "echo", "still there")
+    assert done.stdout == "still there\n", done.stderr
 
 
 def test_an_id_that_is_taken_is_refused(cli: Cli, lab_file: Path, held: Held) -> None:

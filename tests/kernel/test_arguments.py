@@ -142,3 +142,14 @@ async def test_folders_words_and_input_are_taken_as_trio_takes_them(
                 await trio.run_process(["cat"], stdin=wrong)
             with pytest.raises(expected.type):
                 await run(["cat"], stdin=wrong)
+
+
+async def test_a_wrong_stream_leaves_no_pipe_open() -> None:
+    async with home_lab() as lab:
+        laptop = lab.device("laptop")
+        await laptop.run(["true"])
+        before = len(os.listdir("/proc/self/fd"))
+        with pytest.raises(AttributeError, match="fileno"):
+            async with laptop.open_process(["true"], stdout=subprocess.PIPE, stderr=object()):
+                raise AssertionError("it was started")
+        assert len(os.listdir("/proc/self/fd")) == before

@@ -1,4 +1,4 @@
-"""What can go wrong with a kernel in a process."""
+"""Errors of a kernel in a process."""
 
 from __future__ import annotations
 

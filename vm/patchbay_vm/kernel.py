@@ -232,7 +232,7 @@ def _configure(group: Group, config: str) -> None:
 
 
 def _put(made: Path, target: Path) -> None:
-    """Put a file in place in one step, so that whoever sees a kernel sees all of it."""
+    """Put a file in place in one step, so that a kernel which is seen is complete."""
     beside = target.with_name("linux.new")
     shutil.copy(made, beside)
     beside.rename(target)

@@ -39,8 +39,8 @@ CLONE_PARENT = 0x00008000
 MS_BIND = 0x1000
 MS_REC = 0x4000
 MS_PRIVATE = 0x40000
+MNT_DETACH = 2  # umount2(2)
 # include/uapi/linux/prctl.h
-MNT_DETACH = 2
 PR_SET_PDEATHSIG = 1
 # include/uapi/linux/sockios.h and ethtool.h
 SIOCETHTOOL = 0x8946

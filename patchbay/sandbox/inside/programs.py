@@ -1,6 +1,6 @@
 """Finding programs, and starting them in this process's place or beside it. Standard library only.
 
-A request is the message form of `patchbay.sandbox.process.Spawn`.
+A request is the message form of `patchbay.sandbox.spawn.Spawn`.
 """
 
 from __future__ import annotations

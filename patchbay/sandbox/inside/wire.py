@@ -1,4 +1,4 @@
-"""How the program and its agent speak: messages with descriptors over SEQPACKET sockets.
+"""Messages between the program and its agent, with descriptors, over SEQPACKET sockets.
 
 A *channel* carries nothing but new *conversations* (the far end of a fresh socket pair); everything else is
 sent in conversations, each about one thing, so that replies never wait for each other. Messages are made of

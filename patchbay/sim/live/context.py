@@ -1,4 +1,4 @@
-"""What a step works with while it is performed: the lab, the processes before it, what they printed."""
+"""The context of a step while it is performed: the lab, earlier processes, and their output."""
 
 from __future__ import annotations
 
@@ -184,13 +184,13 @@ class StepContext:
 
 
 async def _to_its_end(process: StepProcess, *, task_status: trio.TaskStatus[None]) -> None:
-    # Of a lab that dies, open_lab tells whoever is inside its block.
+    # If the lab dies, open_lab raises the error in its block.
     with contextlib.suppress(LabDiedError):
         await process.run(task_status=task_status)
 
 
 class _LineLog:
-    """Takes each line of a command's output to the node's log and to whoever watches."""
+    """Takes each line of a command's output to the node's log and to the watcher."""
 
     def __init__(self, live: LiveSim, step: StepOutcome, node: str) -> None:
         self._live = live

@@ -1,4 +1,4 @@
-"""What a step's command prints: cut into lines, searched for captures, its end remembered."""
+"""The output of a step's command: cut into lines, searched for captures, its end kept for messages."""
 
 from __future__ import annotations
 

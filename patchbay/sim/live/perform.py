@@ -1,4 +1,4 @@
-"""How each kind of step is performed."""
+"""Performing each kind of step."""
 
 from __future__ import annotations
 

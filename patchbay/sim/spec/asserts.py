@@ -19,7 +19,7 @@ _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 class Op(StrEnum):
-    """How a captured value is compared. The last four want numbers on both sides."""
+    """The comparison of a captured value. The last four need numbers on both sides."""
 
     EQUAL = "=="
     UNEQUAL = "!="

@@ -25,7 +25,7 @@ class Pipe(StrEnum):
 
 
 class Parser(StrEnum):
-    """How a command's output is read: `text` line by line, `json` as a whole when the command has ended."""
+    """The parser of a command's output: `text` line by line, `json` as a whole when the command has ended."""
 
     TEXT = "text"
     JSON = "json"
@@ -37,7 +37,7 @@ class NotJson(ValueError):
 
 @frozen
 class Capture:
-    """What to take: `regex` (group 1, or the whole match) of a line, or `pick` of a JSON document.
+    """A capture: `regex` (group 1, or the whole match) of a line, or `pick` of a JSON document.
 
     `match` lets only documents through that have these keys with these values; of an array, the
     elements are looked at one by one. The newest value wins.

@@ -1,4 +1,4 @@
-"""What the steps of a sim say of each other and of the topology: is there all that they name?"""
+"""Checks that everything which the steps of a sim name exists: other steps, captures, and nodes."""
 
 from __future__ import annotations
 

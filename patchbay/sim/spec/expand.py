@@ -32,7 +32,7 @@ def expand(
 
 
 class _Expansion:
-    """What is repeated over what: `counts` by device, `repeated` the device of each repeated step's id."""
+    """The repetitions of a sim: `counts` by device, `repeated` the device of each repeated step's id."""
 
     def __init__(self, counts: Mapping[str, int], repeated: Mapping[str, str], spellings: Spellings) -> None:
         self.counts = counts

@@ -214,7 +214,7 @@ def _written(path: str, value: str | tuple[str, ...] | None) -> Iterator[tuple[s
 
 
 class Captures(Kind):
-    """What is taken from a command's output, by name; the step has a `parser`."""
+    """The captures of a command's output, by name; the step has a `parser`."""
 
     def problems(self, path: str, value: Mapping[str, Capture], step: Any) -> Iterator[Problem]:
         parser: Parser = step.parser
@@ -237,7 +237,7 @@ class Port:
 
 
 class Readiness(Kind):
-    """What shows that a command is ready: one of the step's own captures, or a port."""
+    """The sign that a command is ready: one of the step's own captures, or a port."""
 
     def problems(self, path: str, value: str | Port | None, step: Declares) -> Iterator[Problem]:
         if isinstance(value, str) and value not in step.declares:
@@ -245,7 +245,7 @@ class Readiness(Kind):
 
 
 class ResultNames(Kind):
-    """Which captures, of the step or of others, give its results."""
+    """The captures, of the step or of others, that give the step's results."""
 
     def problems(self, path: str, value: Results, step: Declares) -> Iterator[Problem]:
         for name, text in value.named():

@@ -1,4 +1,4 @@
-"""Which sims are meant: files, folders, or what a project's `patchbay.toml` names."""
+"""Finding sims: files, folders, or what a project's `patchbay.toml` names."""
 
 from __future__ import annotations
 

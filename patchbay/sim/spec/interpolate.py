@@ -53,7 +53,7 @@ Part = str | NodeAddress | Ref | _Fault
 
 @frozen
 class Spellings:
-    """How nodes may be written: `devices` behind `$PATCHBAY_IP_`, `nodes` in `${ip.NODE}`.
+    """The spellings of nodes: `devices` behind `$PATCHBAY_IP_`, `nodes` in `${ip.NODE}`.
 
     `ifaces` are (device, interface) by what may be behind `$PATCHBAY_IP_`.
     """

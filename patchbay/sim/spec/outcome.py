@@ -1,4 +1,4 @@
-"""What has become of a sim and its steps, so far: plain values, which can be pickled."""
+"""The outcome of a sim and its steps so far: plain values, which can be pickled."""
 
 from __future__ import annotations
 

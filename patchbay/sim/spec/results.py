@@ -16,7 +16,7 @@ Number = int | float
 
 @frozen
 class Results:
-    """Which capture (`id.capture`, or `.capture` for the step's own) gives which result."""
+    """Results, each with its capture: `id.capture`, or `.capture` for the step's own."""
 
     duration: str | None = None
     up_bytes: str | None = None
