@@ -128,12 +128,20 @@ _BANNED = re.compile(
 _PROSE = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")
 
 
+_TEST = re.compile(r"def test_\w+")
+
+
 def no_word_is_banned(root: Path) -> Iterator[str]:
-    """Plain English: these words have plainer ones."""
+    """Plain English, in names of tests too: these words have plainer ones."""
     docs = [*(root / "docs").glob("*.md"), *(root / name for name in _PROSE)]
     for file in (*python_files(root, "patchbay", "cmds", "vm"), *filter(Path.exists, docs)):
         for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
             if found := _BANNED.search(line):
+                yield f"{place(root, file, number)}: a plainer word for '{found[0]}'"
+    for file in python_files(root, "tests"):
+        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+            name = _TEST.search(line)
+            if name and (found := _BANNED.search(name[0].replace("_", " "))):
                 yield f"{place(root, file, number)}: a plainer word for '{found[0]}'"
 
 

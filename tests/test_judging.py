@@ -40,7 +40,7 @@ def delays(seed: int, asked: float, real: float) -> Delay:
     ("real", "expected"),
     [(50, "accepted"), (52, "not yet"), (54, "not yet"), (48, "refused"), (49.8, "refused")],
 )
-def test_a_delay_is_told_from_one_that_is_2_ms_off(real: float, expected: str) -> None:
+def test_a_delay_that_is_2_ms_off_is_noticed(real: float, expected: str) -> None:
     assert {verdict(delays(seed, 50, real)) for seed in SEEDS} == {expected}
 
 
@@ -72,7 +72,7 @@ def arrivals(seed: int, mbit: float, *, busy: bool) -> Iterator[tuple[float, int
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
 @pytest.mark.parametrize("asked", [1, 10, 50])
 @pytest.mark.parametrize(("share", "expected"), [(1, "accepted"), (1.07, "refused"), (0.93, "not yet")])
-def test_a_rate_is_told_from_one_that_is_7_percent_off(
+def test_a_rate_that_is_7_percent_off_is_noticed(
     asked: float, share: float, expected: str, busy: bool
 ) -> None:
     judges = [Rate(asked) for _ in SEEDS]
@@ -122,7 +122,7 @@ def pairs(seed: int, low: float, high: float, count: int = 1000) -> list[tuple[f
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_an_even_spread_is_told_from_others_on_a_busy_machine(seed: int) -> None:
+def test_an_even_spread_differs_from_others_on_a_busy_machine(seed: int) -> None:
     assert verdict(Spread(40, 60, pairs=pairs(seed, 40, 60))) == "accepted"
     assert verdict(Spread(40, 60, pairs=pairs(seed, 39, 61))) == "refused"
     assert verdict(Spread(40, 60, pairs=pairs(seed, 45, 55))) == "not yet"
@@ -160,7 +160,7 @@ async def test_what_noise_cannot_explain_ends_it_at_once() -> None:
         await satisfy(judge, sample, "the thing")
 
 
-async def test_what_stays_lacking_is_told_with_the_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_bound_that_is_not_met_is_reported_with_the_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(judging, "_PATIENCE", 0.0)
     judge = All([Best(10, 12, "ms"), Best(0, 1, "bytes", [0.5])])
 

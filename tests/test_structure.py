@@ -59,6 +59,11 @@ BAD = {
         {"docs/guide.md": "A guide.\nIt stands here.\n", "patchbay/errors.py": "standard = 'untold'\n"},
         "docs/guide.md:2: a plainer word for 'stands'",
     ),
+    "a name of a test that readers stop at": (
+        structure.no_word_is_banned,
+        {"tests/test_it.py": f"said = 1\n\n\ndef {'_'.join(('test', 'by', 'hand'))}(): ...\n"},
+        "tests/test_it.py:4: a plainer word for 'by hand'",
+    ),
     "a docstring of a class that is a riddle": (
         structure.no_docstring_is_a_riddle,
         {"patchbay/errors.py": '"""Errors."""\n\n\nclass A:\n    """What it is."""\n'},

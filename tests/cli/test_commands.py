@@ -137,7 +137,7 @@ def test_missing_tools_are_all_named_with_the_line_that_repairs_them(
 @pytest.mark.ordinary
 @pytest.mark.kernel
 @pytest.mark.parametrize("command", ["doctor", "trace"])
-def test_forbidden_user_namespaces_are_told_with_the_line_that_allows_them(
+def test_forbidden_user_namespaces_are_reported_with_the_line_that_allows_them(
     cli: Cli, lab_file: Path, command: str
 ) -> None:
     words = (command,) if command == "doctor" else (command, lab_file)
@@ -159,7 +159,7 @@ MASKED = {
 @pytest.mark.ordinary
 @pytest.mark.kernel
 @pytest.mark.parametrize("what", MASKED)
-def test_a_container_with_masked_parts_still_has_labs_and_is_told_what_they_lack(
+def test_a_container_with_masked_parts_has_labs_and_doctor_reports_what_they_lack(
     cli: Cli, lab_file: Path, tmp_path: Path, what: str
 ) -> None:
     before = ("unshare", "-rm", "sh", "-c", MASKED[what], "sh")
@@ -190,7 +190,7 @@ BAD_FILES = {
 
 @pytest.mark.parametrize("command", ["plan", "trace", "inspect", "run"])
 @pytest.mark.parametrize("what", BAD_FILES)
-def test_a_bad_file_is_told_plainly_and_nothing_is_left(tmp_path: Path, command: str, what: str) -> None:
+def test_a_bad_file_is_reported_plainly_and_nothing_is_left(tmp_path: Path, command: str, what: str) -> None:
     content, message = BAD_FILES[what]
     path = tmp_path / "odd name ü.toml"
     if content is not None:

@@ -51,7 +51,7 @@ def test_after_a_flush_nothing_waits_for_what_is_lost() -> None:
     assert departures(bottleneck, [2 * MS] * 2, 1250) == [3 * MS, 4 * MS]
 
 
-def test_a_trace_by_hand() -> None:
+def test_a_trace_is_read_manually() -> None:
     bottleneck = Bottleneck(TraceSchedule((1, 1, 4, 10), 100 * MS), 1_000_000)
     at = [100 * MS + t * MS for t in range(40)]
     half = OPPORTUNITY // 2

@@ -38,7 +38,7 @@ async def resident_kib(link: Link, pid: int) -> int:
 
 
 @pytest.mark.ordinary
-async def test_by_hand_it_relays_from_the_background_once_it_returns() -> None:
+async def test_run_manually_it_relays_in_the_background_once_the_command_returns() -> None:
     async with open_link() as link:
         assert await link.ping(check=False) == []
         await link.by_hand("--up", "latency_ms=25", "--down", "latency_ms=25")
@@ -46,7 +46,7 @@ async def test_by_hand_it_relays_from_the_background_once_it_returns() -> None:
         await expect_ping(link, 50, 55)
 
 
-async def test_by_hand_it_says_what_is_wrong() -> None:
+async def test_run_manually_it_prints_what_is_wrong() -> None:
     async with open_link() as link:
         for words, status, text in (
             (["--up", "colour=1"], 2, b"relay: 'colour=1' is not KEY=VALUE of a known key"),
@@ -103,7 +103,7 @@ async def test_a_relay_that_cannot_start_tells_why() -> None:
             assert await control.end() == 0
 
 
-async def test_loss_is_not_told_to_the_sender() -> None:
+async def test_the_sender_sees_no_error_of_a_loss() -> None:
     async with open_link(capped=True) as link:
         async with link.relay("--up", "loss_pct=100") as control:
             await link.python("dev", SEND_UDP, ROUTER, "100", "100")
@@ -175,7 +175,7 @@ async def test_without_its_interfaces_it_waits_quietly_for_the_end() -> None:
             assert await control.end() == 0
 
 
-async def test_by_hand_it_ends_with_its_interfaces() -> None:
+async def test_run_manually_a_relay_ends_with_its_interfaces() -> None:
     async with open_link() as link:
         await link.by_hand()
         assert await link.run("mid", "ip", "netns", "pids", "mid") != ""

@@ -121,7 +121,7 @@ def test_with_a_relay_any_two_connect(pair: tuple[str, str], outcomes: Outcomes)
 
 
 @pytest.mark.parametrize("pair", OFFICE_PAIRS, ids=pair_id)
-def test_who_is_let_out_to_the_https_port_alone_connects_by_a_relay_there(
+def test_hosts_that_are_let_out_to_the_https_port_alone_connect_by_a_relay_there(
     pair: tuple[str, str], outcomes: Outcomes
 ) -> None:
     outcome = outcomes[TURN, *pair]

@@ -233,7 +233,7 @@ async def test_trios_threads_are_free_for_tasks_outside_while_the_block_lasts() 
             await used_outside.wait()
 
 
-async def test_a_task_that_waits_for_a_socket_of_a_lab_is_told_of_its_end() -> None:
+async def test_a_task_that_waits_for_a_socket_is_woken_by_the_end_of_the_lab() -> None:
     told: list[type[BaseException]] = []
 
     async def wait(sock: trio.socket.SocketType) -> None:

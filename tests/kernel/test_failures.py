@@ -42,7 +42,7 @@ def plan_positions() -> list[int]:
     return list(range(len(router_plan(extend(empty_layout(), dc)))))
 
 
-async def test_a_wrong_line_at_every_position_of_a_routers_plan_is_undone_and_told(
+async def test_a_wrong_line_at_any_position_of_a_routers_plan_is_undone_and_reported(
     break_command: Callable[..., Any],
 ) -> None:
     async with patchbay.open_lab() as lab:

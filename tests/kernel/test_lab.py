@@ -210,7 +210,7 @@ async def test_regions_route_the_routers_in_them() -> None:
         assert [router.name for router in lab.region("eu").routers] == ["a"]
 
 
-async def test_a_small_mtu_is_told_to_the_sender() -> None:
+async def test_a_small_mtu_is_reported_to_the_sender() -> None:
     async with patchbay.open_lab() as lab:
         dc = await lab.add_router("dc", preset="datacenter")
         far = await lab.add_router("far", preset="datacenter", mtu=1400)

@@ -37,7 +37,7 @@ async def test_a_server_that_starts_meanwhile_is_waited_for(host: str, family: i
             await lab.device("laptop").listening(8000, timeout=0)
 
 
-async def test_udp_and_tcp_are_told_apart_and_so_are_clients_and_servers() -> None:
+async def test_sockets_of_another_protocol_and_clients_do_not_listen() -> None:
     async with home_lab() as lab:
         server, laptop = lab.device("server"), lab.device("laptop")
         with (
@@ -96,7 +96,7 @@ async def test_a_port_that_cannot_be_one_is_refused(arguments: dict[str, object]
             await lab.device("server").listening(**arguments)  # type: ignore[arg-type]
 
 
-async def test_who_waits_for_a_port_hears_that_the_node_or_the_lab_is_gone() -> None:
+async def test_waiting_for_a_port_ends_with_the_error_of_the_node_or_lab() -> None:
     async def wait(
         device: patchbay.Device, error: type[Exception], *, task_status: trio.TaskStatus[None]
     ) -> None:

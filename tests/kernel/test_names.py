@@ -125,7 +125,7 @@ async def test_names_of_a_batch_that_fails_are_not_there() -> None:
         assert ".lab" not in await hosts_of(laptop)
 
 
-async def test_a_name_that_cannot_be_written_is_undone_and_stands_in_the_journal() -> None:
+async def test_a_name_that_cannot_be_written_is_undone_and_is_in_the_journal() -> None:
     async with home_lab() as lab:
         laptop = lab.device("laptop")
         await run_in_lab(lab, "touch", f"/run/patchbay/{laptop.ns}")  # where the folder of its names would be
@@ -201,7 +201,7 @@ async def test_a_node_that_is_removed_and_added_in_one_batch_has_nothing_of_the_
         await again.run(["ping", "-c1", "-W60", str(lab.ix.ip)], capture_stdout=True)
 
 
-async def test_a_name_of_a_node_that_another_task_removes_goes_with_the_node() -> None:
+async def test_a_name_of_a_node_is_removed_with_the_node_by_another_task() -> None:
     async with home_lab() as lab, trio.open_nursery() as nursery:
         began, go_on = trio.Event(), trio.Event()
 

@@ -15,7 +15,7 @@ from tests.patience import DEADLINE
 pytestmark = pytest.mark.kernel
 
 
-async def test_a_device_behind_a_nat_is_told_its_outside_endpoint() -> None:
+async def test_a_device_behind_a_nat_learns_its_outside_endpoint() -> None:
     async with home_lab() as lab:
         server, laptop = lab.device("server"), lab.device("laptop")
         async with server.reflector() as reflector:
@@ -68,7 +68,7 @@ async def test_what_is_no_stun_comes_back_as_it_is() -> None:
                 assert await sock.recvfrom(100) == (data, reflector)
 
 
-async def test_a_probe_that_nobody_answers_says_whom_it_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_probe_without_an_answer_names_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("patchbay.lab.reflector._FIRST_WAIT", 0.01)
     async with home_lab() as lab:
         with pytest.raises(trio.TooSlowError, match=r"55\.0\.0\.2 port 9"):

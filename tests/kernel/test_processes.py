@@ -49,7 +49,7 @@ async def test_run_takes_more_input_and_output_than_a_pipe_holds() -> None:
     assert done.stdout == data
 
 
-async def test_a_failing_exit_is_told_with_its_node_and_the_end_of_stderr() -> None:
+async def test_a_failing_exit_is_reported_with_its_node_and_the_end_of_stderr() -> None:
     async with home_lab() as lab:
         with pytest.raises(subprocess.CalledProcessError) as failure:
             await lab.device("laptop").run(["sh", "-c", "echo oh dear >&2; exit 7"], capture_stderr=True)

@@ -230,7 +230,7 @@ async def test_adding_a_device_whose_link_cannot_be_leaves_the_lab_as_it_was(
         await expect_round_trip(late, lab.device("server").ip, 20)
 
 
-async def test_a_relay_that_cannot_keep_up_is_told_of_by_an_event_and_a_warning(
+async def test_a_relay_that_cannot_keep_up_is_reported_by_an_event_and_a_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with open_links("userspace", {"d": {"latency_ms": 1}}) as lab:
@@ -334,7 +334,7 @@ def by_hand() -> dict[str, str]:
     return os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
 
-async def test_the_trace_of_a_lab_starts_its_relays_by_hand(tmp_path: Path) -> None:
+async def test_the_replayed_trace_of_a_lab_starts_its_relays(tmp_path: Path) -> None:
     async with open_links("userspace", {"d": {"latency_ms": 20}}) as lab:
         target = lab.device("server").ip
         await lab.device("d").set_link_condition("eth0", {"latency_ms": 40})

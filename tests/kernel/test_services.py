@@ -36,7 +36,7 @@ async def told(services: Services) -> tuple[int, list[str]]:
     return answer["told"], answer["args"]
 
 
-async def test_a_service_with_packages_is_told_a_change_or_restarts() -> None:
+async def test_a_service_with_packages_follows_a_change_or_restarts() -> None:
     async with patchbay.open_lab() as lab:
         services = lab._core.session.services
         await services.put(COUNTING)

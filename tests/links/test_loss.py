@@ -111,7 +111,7 @@ async def test_only_packets_that_shall_overtake_do(emulator: str) -> None:
         await satisfy(judge, sample)
 
 
-async def test_corrupt_packets_are_told_by_their_checksum(emulator: str, tmp_path: Path) -> None:
+async def test_corrupt_packets_have_a_wrong_checksum(emulator: str, tmp_path: Path) -> None:
     async with open_links(emulator, {"d": {"up": {"corrupt_pct": 30}}}) as lab:
         server = lab.device("server")
         arrived = await Flow(lab.device("d"), server).send_many(1000)

@@ -57,7 +57,7 @@ async def test_every_value_reaches_the_kernel() -> None:
         assert "netem" not in await qdiscs(lab.router("r-d"))
 
 
-async def test_a_kernel_without_netem_is_told_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_kernel_without_netem_is_reported_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "patchbay.tools.tc.netem_replace", lambda dev, _: ("qdisc", "replace", "dev", dev, "root", "netemm")
     )

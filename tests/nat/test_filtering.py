@@ -80,7 +80,7 @@ async def test_only_those_come_in_that_the_filtering_lets_in(protocol: str) -> N
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("kind", [kind for kind, config in CLASSES.items() if config.filtering is not APD])
-async def test_one_who_comes_in_by_another_mapping_is_seen_as_he_is_and_answered_by_it(
+async def test_a_peer_that_comes_in_by_another_mapping_keeps_its_address_and_is_answered_by_it(
     kind: str, protocol: str
 ) -> None:
     """The inside endpoint has talked to the stranger already, by the mapping that it has towards him."""

@@ -64,7 +64,7 @@ async def check_all(
 
 @pytest.mark.parametrize("protocol", ["udp", "tcp"])
 @pytest.mark.parametrize("nats", [GRID, HAIRPIN, PRESETS], ids=["grid", "grid with hairpin", "presets"])
-async def test_every_nat_is_what_it_is_said_to_be(nats: dict[str, Nat | NatConfig], protocol: str) -> None:
+async def test_every_nat_behaves_as_configured(nats: dict[str, Nat | NatConfig], protocol: str) -> None:
     async with patchbay.open_lab() as lab:
         devices = await build(lab, nats)
         async with serve_stun(devices["first"], devices["second"]) as servers:

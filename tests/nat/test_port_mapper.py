@@ -130,7 +130,7 @@ async def test_two_routers_serve_their_own_hosts() -> None:
 # -- its end
 
 
-async def test_a_server_that_is_killed_is_told_of() -> None:
+async def test_a_server_that_is_killed_is_reported() -> None:
     with pytest.raises(patchbay.PortMappingLostError, match=r"on router 'home' ended \(killed\?\)"):
         async with mapping_lab() as lab:
             assert await kill(lab, "port_mapper") == {
@@ -215,7 +215,7 @@ async def test_a_restart_that_fails_is_undone(monkeypatch: pytest.MonkeyPatch) -
 # -- by hand
 
 
-async def test_the_trace_of_a_lab_serves_by_hand(tmp_path: Path) -> None:
+async def test_the_replayed_trace_of_a_lab_serves_port_mappings(tmp_path: Path) -> None:
     async with mapping_lab() as lab:
         await lab.router("home").set_nat_mode("none")
         await lab.router("home").set_nat_mode("home")

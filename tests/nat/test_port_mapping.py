@@ -36,7 +36,9 @@ pytestmark = pytest.mark.kernel
 
 @pytest.mark.parametrize("proto", ["udp", "tcp"])
 @pytest.mark.parametrize("client", [Upnp(), NatPmp(), Pcp()], ids=["upnp", "nat-pmp", "pcp"])
-async def test_a_mapped_port_lets_strangers_in_until_it_is_deleted(client: Client, proto: str) -> None:
+async def test_a_mapped_port_lets_any_remote_endpoint_in_until_it_is_deleted(
+    client: Client, proto: str
+) -> None:
     async with mapping_lab() as lab:
         laptop, home = lab.device("laptop"), lab.router("home")
         async with serving(laptop):
@@ -109,7 +111,7 @@ async def test_mappings_outlive_a_change_of_the_firewall() -> None:
 
 @pytest.mark.parametrize("proto", ["udp", "tcp"])
 @pytest.mark.parametrize("nat", [nat.value for nat in NAT_PRESETS])
-async def test_behind_each_nat_a_mapped_port_lets_strangers_in(nat: str, proto: str) -> None:
+async def test_behind_each_nat_a_mapped_port_lets_any_remote_endpoint_in(nat: str, proto: str) -> None:
     async with mapping_lab() as lab:
         laptop, home = lab.device("laptop"), lab.router("home")
         async with serving(laptop):
@@ -120,7 +122,7 @@ async def test_behind_each_nat_a_mapped_port_lets_strangers_in(nat: str, proto: 
 
 
 @pytest.mark.parametrize("proto", ["udp", "tcp"])
-async def test_behind_each_kind_of_nat_a_mapped_port_lets_strangers_in(proto: str) -> None:
+async def test_behind_each_kind_of_nat_a_mapped_port_lets_any_remote_endpoint_in(proto: str) -> None:
     async with mapping_lab() as lab, serving(lab.device("laptop")):
         for kind in talk.CLASSES.values():
             await lab.router("home").set_nat_mode(kind)
@@ -166,7 +168,7 @@ async def test_the_mapped_port_is_from_then_on_the_one_towards_everybody(nat: st
 
 
 @pytest.mark.parametrize("nat", ["corporate", "cgnat"])
-async def test_where_ports_are_not_the_inside_endpoints_own_a_mapped_one_is_for_strangers_alone(
+async def test_where_ports_are_not_preserved_a_mapped_port_is_for_flows_from_outside_alone(
     nat: str,
 ) -> None:
     async with talk.net() as net:

@@ -70,7 +70,7 @@ async def test_each_layer_filters_for_itself(protocol: str) -> None:
             assert (await hear(end.udp))[0] == b"let me in"
 
 
-async def test_a_stranger_who_sends_first_changes_no_mapping_of_either_layer() -> None:
+async def test_a_peer_that_sends_first_changes_no_mapping_of_either_layer() -> None:
     async with two_homes("full-cone") as (world, (device, _)):
         outside = (str(world.routers[0].uplink_ip), 5000)
         await world.s1.sockets[world.endpoints[0]].sendto(b"first", outside)

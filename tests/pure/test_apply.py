@@ -225,7 +225,7 @@ async def test_qdiscs_that_are_as_they_were_asked_for_are_no_error() -> None:
     assert outcome.results[0] and outcome.results[0].status == 0
 
 
-async def test_qdiscs_that_are_not_are_told_with_what_was_asked_and_what_is_there() -> None:
+async def test_qdiscs_that_are_not_are_reported_with_what_was_asked_and_what_is_there() -> None:
     shown = json.dumps(recorded()["no option but loss"]["shown"])
     error, done = await failure(Fake(answers={"tc": {"out": shown}}), Stage(configure=(check(),)))
     assert str(error).splitlines()[:3] == [

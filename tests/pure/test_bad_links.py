@@ -275,7 +275,7 @@ def test_a_file_is_refused_at(case: str) -> None:
     assert [found for found, _ in problems_of(toml)] == [path]
 
 
-def test_all_problems_of_links_are_told_at_once() -> None:
+def test_all_problems_of_links_are_reported_at_once() -> None:
     toml = (
         f"[region.eu]\nlatencies = {{ us = -1, asia = 3 }}\n[region.us]\n{REGION_LINK}rate_kbit = 1\n"
         f"{ROUTER}downlink = {{ jitter_ms = 1 }}\n{DEVICE}link = {{ loss_pct = 101, up = {{ x = 1 }} }}\n"

@@ -225,7 +225,7 @@ def test_where_no_router_can_be_read_none_is_missed() -> None:
     assert problems_of("router = 3\n" + DEVICE) == [("router", f"found an integer (3); {NO_ARRAY}")]
 
 
-def test_nothing_is_said_twice() -> None:
+def test_no_problem_is_reported_twice() -> None:
     toml = f"{ROUTER}[device.d]\ncount = 500\n[device.d.eth0]\ngateway = 'x'"
     assert problems_of(toml) == [("device.d.eth0.gateway", "unknown router 'x'; known: r")]
 
@@ -264,6 +264,6 @@ def broken_structure() -> None:
     reader._read(3, int, "path", {})
 
 
-def test_a_problem_without_a_path_is_told_by_its_message_alone() -> None:
+def test_a_problem_without_a_path_is_its_message_alone() -> None:
     assert str(SpecError([Problem("", "is empty")])) == "is empty"
     assert str(SpecError([Problem("a", "b"), Problem("c", "d")])) == "a: b\nc: d"

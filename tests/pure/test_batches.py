@@ -104,7 +104,7 @@ STEPS: dict[str, tuple[list[Command], list[Any]]] = {
 
 
 @pytest.mark.parametrize("case", STEPS)
-def test_the_agent_is_told_to_run(case: str) -> None:
+def test_the_agent_is_asked_to_run(case: str) -> None:
     commands, told = STEPS[case]
     assert step(Batch(tuple(commands))) == told
 
@@ -215,7 +215,7 @@ RECORDED = {
 
 
 @pytest.mark.parametrize("case", RECORDED)
-def test_from_what_ip_said_one_tells(case: str) -> None:
+def test_the_output_of_ip_names_the_failed_line(case: str) -> None:
     recording = RECORDED[case]
     assert results(recording) == list(recording.results)
 
@@ -279,7 +279,7 @@ NFT_SAID = {
 
 
 @pytest.mark.parametrize("case", NFT_SAID)
-def test_a_ruleset_that_fails_is_told_with(case: str) -> None:
+def test_a_ruleset_that_fails_is_reported_with(case: str) -> None:
     text, stderr, shown, hint = NFT_SAID[case]
     batch = Batch((nft(text),))
     (result,) = _results(batch, {"status": 1, "err": stderr, "out": ""})
@@ -296,7 +296,7 @@ def test_a_ruleset_that_fails_is_told_with(case: str) -> None:
     )
 
 
-def test_a_ruleset_that_ends_too_early_is_told_too() -> None:
+def test_a_ruleset_that_ends_too_early_is_reported_too() -> None:
     text = "table inet x {\n"
     stderr = "/dev/stdin:2:1-1: Error: syntax error, unexpected end of file\ntable inet x {\n^\n"
     batch = Batch((nft(text),))
@@ -320,7 +320,7 @@ TOGETHER = (nft("table inet a\n"), nft("table inet b\nadd chain inet b c\nbad\n"
     ],
     ids=["the first line", "the second's first", "the second's last", "the last line", "the end"],
 )
-def test_of_several_rulesets_the_one_that_failed_is_told_with_its_own_line(
+def test_of_several_rulesets_the_one_that_failed_is_reported_with_its_own_line(
     line: int, failed: int, shown: str
 ) -> None:
     batch = Batch(TOGETHER)
@@ -352,7 +352,7 @@ def test_nft_counts_the_lines_of_a_whole_transaction_and_does_nothing_of_one_tha
     assert "  input      line 3: add rule inet b nope accept\n" in str(_failure(batch, 1, found[1]))
 
 
-def test_an_ip_command_that_fails_is_told_with_its_line_and_how_to_repeat_it() -> None:
+def test_an_ip_command_that_fails_is_reported_with_its_line_and_how_to_repeat_it() -> None:
     batch = Batch((ip("link set dev lo up"), ip("link add name x type nonsense")))
     raw = {"status": 1, "err": "Error: Unknown device type.\nCommand failed -:2\n", "out": ""}
     failed = _results(batch, raw)[1]
@@ -369,7 +369,7 @@ def test_an_ip_command_that_fails_is_told_with_its_line_and_how_to_repeat_it() -
     )
 
 
-def test_a_setting_that_fails_is_told_without_a_line() -> None:
+def test_a_setting_that_fails_is_reported_without_a_line() -> None:
     batch = Batch((sysctl("a"),))
     (failed,) = _results(batch, {"status": 1, "err": "", "out": "0"})
     assert failed

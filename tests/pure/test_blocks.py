@@ -247,7 +247,7 @@ def test_the_pool_is_of_the_network_above_also_in_a_region_and_below_a_router() 
     ],
     ids=["on the exchange", "below a router"],
 )
-def test_where_the_network_above_is_full_a_way_out_is_told(
+def test_where_the_network_above_is_full_the_error_names_a_way_out(
     routers: tuple[RouterSpec, ...], way_out: str
 ) -> None:
     room = 13 if len(routers) == 2 else 253
@@ -258,7 +258,7 @@ def test_where_the_network_above_is_full_a_way_out_is_told(
     assert way_out in str(raised.value)
 
 
-def test_where_the_network_above_is_full_the_nat_and_its_blocks_are_told() -> None:
+def test_where_the_network_above_is_full_the_error_names_the_nat_and_its_blocks() -> None:
     cgn = RouterSpec("cgn", nat=block_nat(64512))
     layout = built(cgn, devices=devices(253), addresses=Addresses.DOCUMENTATION)
     with pytest.raises(AllocationError, match=r"^router 'cgn' .*smaller blocks than 64512 ports$"):

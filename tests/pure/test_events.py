@@ -53,7 +53,7 @@ def test_the_lines_of_the_file_add_up_to_the_snapshot_too(spec: LabSpec) -> None
 
 @QUICK
 @given(labs())
-def test_each_node_is_told_of_once_and_by_its_kind(spec: LabSpec) -> None:
+def test_each_node_has_one_event_of_its_kind(spec: LabSpec) -> None:
     events = told(additions(spec))[0].events
     assert [(event.kind, event.fields["name"]) for event in events if event.kind != "region_linked"] == [
         *(("region_added", region.name) for region in spec.regions),
@@ -143,7 +143,7 @@ def test_a_timestamp_is_utc_as_rfc_3339_writes_it() -> None:
     assert timestamp.endswith("Z")
 
 
-async def test_whoever_follows_sees_every_event_from_the_first_to_the_last() -> None:
+async def test_a_follower_sees_every_event_from_the_first_to_the_last() -> None:
     log, seen = EventLog(), []
 
     async def follow() -> None:

@@ -47,7 +47,7 @@ def test_a_relay_shows_as_the_command_that_starts_it() -> None:
 
 @pytest.mark.kernel
 @pytest.mark.parametrize("name", ["odd-names", "mtu"])
-def test_a_kernel_accepts_by_hand_the_plan_of(name: str) -> None:
+def test_a_kernel_accepts_the_script_of(name: str) -> None:
     inside = 'mount -t tmpfs tmpfs /run && mkdir /run/netns && sh -e "$0"'
     done = subprocess.run(
         ["unshare", "-rmn", "sh", "-c", inside, FOLDER / f"{name}.plan.txt"],

@@ -70,7 +70,7 @@ def test_numbers_go_on_from_one_change_to_the_next() -> None:
     assert journal.records() == records
 
 
-def test_the_records_of_a_change_stand_in_the_order_in_which_they_were_begun() -> None:
+def test_the_records_of_a_change_are_in_the_order_in_which_they_began() -> None:
     late, early = outcomes([made("b")], start=5.0), outcomes([made("a")], start=3.0)
     journal = Journal()
     journal.add([*late, *early], undone=False)

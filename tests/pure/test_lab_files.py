@@ -160,7 +160,7 @@ router[6].ip_support: found 'v6-only', but 'four' above it is 'v4-only': no IP v
 """
 
 
-def test_all_problems_of_a_file_are_told_at_once(tmp_path: Path) -> None:
+def test_all_problems_of_a_file_are_reported_at_once(tmp_path: Path) -> None:
     file = tmp_path / "lab.toml"
     file.write_text(EVERYTHING_WRONG, encoding="utf-8")
     with pytest.raises(SpecError) as raised:
@@ -228,7 +228,7 @@ def test_a_lab_written_as_toml_is_read_back_as_it_was(spec: LabSpec, addresses: 
     assert draft_lab(tomllib.loads(written(spec))).spec == spec
 
 
-def test_a_count_makes_numbered_devices_that_know_where_they_stand() -> None:
+def test_a_count_makes_numbered_devices_that_know_their_number() -> None:
     spec = read_lab({"device": {"d": {"count": 2, "mtu": 1400, "eth0": {"gateway": "r"}}}}).spec
     ifaces = {"eth0": IfaceSpec("r")}
     assert spec.devices == (

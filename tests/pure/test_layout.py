@@ -79,7 +79,7 @@ def test_networks_of_one_routing_domain_do_not_overlap(spec: LabSpec) -> None:
 
 @QUICK
 @given(labs())
-def test_only_routers_of_its_own_domain_are_told_the_way_to_a_network(spec: LabSpec) -> None:
+def test_only_routers_of_the_same_domain_get_a_route_to_a_network(spec: LabSpec) -> None:
     layout = built(spec)
     by_ns = {router.ns: router for router in layout.forwarders.values()}
     for router in layout.forwarders.values():
@@ -163,7 +163,7 @@ def test_extending_a_layout_leaves_the_old_one_alone(spec: LabSpec) -> None:
 
 @QUICK
 @given(labs())
-def test_what_is_above_stands_before_what_is_below(spec: LabSpec) -> None:
+def test_a_router_comes_before_the_nodes_below_it(spec: LabSpec) -> None:
     layout = built(spec)
     seen = set()
     for node in layout.nodes():

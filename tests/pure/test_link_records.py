@@ -32,7 +32,7 @@ REPLAYED = Condition(Impairment(trace=Trace("/t", 1000)))
 LATE_SAID = LinkCondition(latency_ms=20)
 
 
-def test_each_change_of_a_link_is_told_of() -> None:
+def test_each_change_of_a_link_is_reported() -> None:
     late = {way: {"latency_ms": 20} for way in ("up", "down")}
     changes: list[tuple[Change, list[Event]]] = [
         (
@@ -69,13 +69,13 @@ def test_each_change_of_a_link_is_told_of() -> None:
         layout = after
 
 
-def test_a_trace_is_told_of_by_its_path() -> None:
+def test_a_trace_is_named_by_its_path() -> None:
     layout = with_conditions(layout_of(LAB), {LINK: REPLAYED})
     (iface,) = snapshot(layout)["devices"]["d"]["ifaces"]
     assert iface["link"] == {"up": {"trace": "/t"}}
 
 
-def test_a_link_that_was_lost_is_down_until_it_is_set_anew() -> None:
+def test_a_lost_link_is_down_until_its_condition_is_set_again() -> None:
     on = with_conditions(layout_of(LAB), {LINK: LATE})
     lost = with_broken(on, LINK, broken=True, lost=True)
     again = with_conditions(lost, {LINK: LATE})

@@ -121,7 +121,7 @@ def test_of_a_direction(case: str) -> None:
 
 
 @pytest.mark.parametrize("way", ["up", "down"])
-def test_what_is_said_of_one_direction_leaves_the_other_alone(way: str) -> None:
+def test_a_value_of_one_direction_leaves_the_other_alone(way: str) -> None:
     old = Condition(Impairment(1, loss_pct=2), Impairment(3, loss_pct=4))
     changed = merged(old, LinkCondition(latency_ms=50), Direction(way))
     expected = {"up": Impairment(50, loss_pct=2), "down": Impairment(50, loss_pct=4)}
@@ -130,7 +130,7 @@ def test_what_is_said_of_one_direction_leaves_the_other_alone(way: str) -> None:
     assert getattr(changed, other) == getattr(old, other)
 
 
-def test_a_direction_of_its_own_says_over_what_is_said_of_both() -> None:
+def test_a_value_of_one_direction_overrides_the_value_of_both() -> None:
     said = LinkCondition(latency_ms=20, loss_pct=1, up=Impairment(latency_ms=5), down=Impairment(loss_pct=0))
     assert merged(PERFECT, said) == Condition(Impairment(5, loss_pct=1), Impairment(20))
 
@@ -140,7 +140,7 @@ def test_a_rate_of_both_gives_way_to_the_trace_of_one() -> None:
     assert merged(PERFECT, said) == Condition(Impairment(trace=TRACE), Impairment(rate_kbit=500))
 
 
-def test_only_up_said_of_direction_down_changes_nothing() -> None:
+def test_a_value_for_up_in_direction_down_changes_nothing() -> None:
     said = LinkCondition(up=Impairment(latency_ms=5))
     assert merged(PERFECT, said, Direction.DOWN) == PERFECT
 
@@ -196,7 +196,7 @@ def test_latencies_between_regions_are(case: str) -> None:
 
 
 @pytest.mark.parametrize("names", [("eu", "us"), ("us", "eu")], ids=["same order", "other order"])
-def test_what_is_said_of_a_link_goes_over_its_latencies_in(names: tuple[str, str]) -> None:
+def test_a_condition_of_a_link_overrides_its_latencies_in(names: tuple[str, str]) -> None:
     (base,) = links_by_latency({"eu": {"us": 40.0}, "us": {"eu": 50.0}}).values()
     over = RegionLinkSpec(*names, LinkCondition(loss_pct=1, up=Impairment(rate_kbit=500)))
     found = over.applied_to(base)

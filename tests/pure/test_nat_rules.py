@@ -251,7 +251,7 @@ def test_what_hosts_sent_each_other_is_remembered_as_a_connection_without_an_ans
         assert len(found) == len(rules), name
 
 
-def test_who_came_in_is_forgotten_before_conntrack_forgets_him() -> None:
+def test_a_peer_that_came_in_is_forgotten_before_its_connection() -> None:
     for name, config, _, _, table in tables():
         closing = min(240, config.tcp_established_timeout)
         ends = {"udp": config.udp_timeout, "tcp": min(10, closing)}
@@ -261,13 +261,13 @@ def test_who_came_in_is_forgotten_before_conntrack_forgets_him() -> None:
                 assert 1 <= seconds < max(2, ends[match[1]]), f"{name}: {rule}"
 
 
-def test_where_all_ports_are_taken_a_newcomer_is_dropped() -> None:
+def test_where_all_ports_are_taken_a_new_mapping_is_dropped() -> None:
     for name, _, _, _, table in tables():
         assert table.chains["outgoing"].rules[-1] == "drop", name
         assert table.chains["claim"].rules[-1].startswith("meta l4proto"), name
 
 
-def test_every_port_of_a_block_is_tried_before_a_newcomer_is_dropped() -> None:
+def test_every_port_of_a_block_is_tried_before_a_new_mapping_is_dropped() -> None:
     for size in (1, 7, 8, 9, 64, 300, 1008, 4096):
         table = read_table(text_of(NatConfig(port_allocation=f"block:{size}")))
 

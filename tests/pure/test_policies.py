@@ -205,7 +205,7 @@ ip_support = "v6-only"
 """)
 
 
-def test_a_router_that_translates_nothing_for_want_of_ipv4_sets_no_timeout() -> None:
+def test_a_router_without_ipv4_sets_no_timeout_of_its_nat() -> None:
     assert not any("conntrack" in getattr(command, "name", "") for command in between(None, SIX))
 
 

@@ -60,7 +60,7 @@ EVENTS: dict[str, tuple[Change, list[Event]]] = {
 
 
 @pytest.mark.parametrize("case", EVENTS)
-def test_one_is_told_of(case: str) -> None:
+def test_a_lack_is_reported(case: str) -> None:
     change, expected = EVENTS[case]
     assert events(change) == expected
 

@@ -247,12 +247,12 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_all_at_once_one_is_told_of(case: str) -> None:
+def test_all_faults_are_reported_at_once(case: str) -> None:
     toml, expected = BAD[case]
     assert problems(toml) == expected
 
 
-def test_a_time_out_of_range_is_told_beside_a_wrong_mapping() -> None:
+def test_a_time_out_of_range_is_reported_beside_a_wrong_mapping() -> None:
     assert problems('nat = { mapping = "eim", udp_timeout = 0 }') == [
         f"nat.mapping: found 'eim'; {BEHAVIORS}",
         f"nat.udp_timeout: found 0; {SECONDS}",

@@ -79,7 +79,7 @@ def test_a_router_with_the_preset_is_the_row_of_the_table(preset: str) -> None:
 
 
 @pytest.mark.parametrize("alias", ALIASES)
-def test_an_alias_is_the_same_as_what_it_stands_for(alias: str) -> None:
+def test_an_alias_equals_its_preset(alias: str) -> None:
     one, other = (RouterSpec("r", RouterPreset(name)) for name in (alias, ALIASES[alias]))
     assert resolve(one) == resolve(other) and laid_out(one)[0] == laid_out(other)[0]
 
@@ -162,6 +162,6 @@ def test_a_carriers_networks_are_one_after_another_and_may_be_used_behind_each_c
     ],
     ids=str,
 )
-def test_what_is_to_come_is_told_as_such(key: str, value: str) -> None:
+def test_a_word_of_a_later_version_is_reported_as_such(key: str, value: str) -> None:
     told = f"'{value}' is not available in this version of patchbay"
     assert problems_of(f'[[router]]\nname = "r"\n{key} = "{value}"') == [(f"router[0].{key}", told)]

@@ -236,7 +236,7 @@ def test_the_last_host_of_a_network_in(network: IPv4Network | IPv6Network, last:
     assert host_in(network, last + 1) is None
 
 
-def test_what_is_wrong_is_told_before_what_does_not_fit() -> None:
+def test_wrong_values_are_reported_before_values_that_do_not_fit() -> None:
     with pytest.raises(SpecError) as raised:
         built(LabSpec(regions=(RegionSpec("-"), *(RegionSpec(str(n)) for n in range(256)))))
     assert [problem.path for problem in raised.value.problems] == ["region.-"]

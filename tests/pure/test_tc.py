@@ -90,7 +90,7 @@ def test_with_replace_nothing_is_left_of_what_was_set_before(case: str) -> None:
 
 
 @pytest.mark.parametrize("case", DIRECTIONS)
-def test_of_every_other_direction_it_is_told_that_the_kernel_has_not(case: str) -> None:
+def test_directions_that_the_kernel_does_not_have_are_reported(case: str) -> None:
     shown = recorded()[case]["shown"]
     for other, impairment in DIRECTIONS.items():
         assert bool(found(impairment, shown)) == (impairment != DIRECTIONS[case]), other
@@ -126,7 +126,7 @@ CHANGES: dict[str, tuple[Callable[[Shown], object], str]] = {
 
 
 @pytest.mark.parametrize("case", CHANGES)
-def test_what_differs_is_told_of(case: str) -> None:
+def test_a_difference_is_an_event(case: str) -> None:
     change, said = CHANGES[case]
     shown = copy.deepcopy(recorded()["every option"]["shown"])
     change(shown)
@@ -145,7 +145,7 @@ def test_a_delay_that_tc_shows_a_microsecond_short_is_what_was_asked_for() -> No
     ]
 
 
-def test_a_bucket_that_nobody_asked_for_is_told_of() -> None:
+def test_an_unexpected_bucket_is_reported() -> None:
     shown = recorded()["no option but loss"]["shown"] + recorded()["every option"]["shown"][1:]
     assert found(Impairment(loss_pct=1), shown) == [
         "wire1-near: asked for no rate; the kernel has a token bucket"
@@ -155,7 +155,7 @@ def test_a_bucket_that_nobody_asked_for_is_told_of() -> None:
 @pytest.mark.parametrize(
     "shown", ["", "[]", '[{"kind":"noqueue","handle":"0:","dev":"wire1-near","options":{}}]']
 )
-def test_nothing_at_all_is_told_of(shown: str) -> None:
+def test_an_empty_change_has_no_event(shown: str) -> None:
     assert differences({DEV: wanted_of(Impairment(latency_ms=1))}, shown) == [
         "wire1-near: asked for netem; the kernel has none"
     ]

@@ -63,12 +63,12 @@ RECORDED = {
 
 
 @pytest.mark.parametrize("case", RECORDED)
-def test_from_what_tc_said_one_tells(case: str) -> None:
+def test_the_output_of_tc_names_the_failed_line(case: str) -> None:
     recording = RECORDED[case]
     assert results(recording, tc) == list(recording.results)
 
 
-def test_without_netem_one_is_told_of_the_other_emulator() -> None:
+def test_without_netem_the_error_names_the_other_emulator() -> None:
     recording = RECORDED["a kernel without netem"]
     batch = Batch((tc(recording.lines[0]),))
     (result,) = _results(batch, {"status": 1, "err": recording.stderr, "out": ""})

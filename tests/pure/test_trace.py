@@ -57,7 +57,7 @@ def test_the_script_has_every_command_in_the_order_of_the_journal() -> None:
     assert places == sorted(places)
 
 
-def test_commands_for_one_purpose_stand_below_one_heading() -> None:
+def test_commands_for_one_purpose_are_below_one_heading() -> None:
     script = as_script(journal_of(between(None, ODD_LAB)).records(), "odd")
     assert script.count("# set how device 'lo' treats packets\n") == 1
     assert heading(Ip(None, (), why="two\nlines ", owner=NsName("a"))) == "\n# two lines\n"
@@ -68,7 +68,7 @@ def test_commands_for_one_purpose_stand_below_one_heading() -> None:
     [({"status": 1}, "exited 1"), ({"status": None}, "not run"), ({"undone": True}, "undone")],
     ids=["failed", "not run", "undone"],
 )
-def test_what_does_not_stand_is_a_comment(changed: dict[str, Any], comment: str) -> None:
+def test_an_undone_command_is_a_comment(changed: dict[str, Any], comment: str) -> None:
     rules = Nft(NsName("a"), "table inet x {\n\tchain y {\n\t}\n}\n", why="load rules", owner=NsName("a"))
     (record,) = journal_of([rules]).records()
     script = as_script([evolve(record, **changed)], "lab")
@@ -113,7 +113,7 @@ def test_no_line_of_a_content_ends_it(tmp_path: Path) -> None:
         assert (tmp_path / str(number)).read_text(encoding="utf-8") == content
 
 
-def test_a_file_in_a_folder_of_a_node_is_written_by_hand_too(tmp_path: Path) -> None:
+def test_a_replayed_script_writes_files_in_folders_of_nodes(tmp_path: Path) -> None:
     path = tmp_path / "a b" / "c'd" / "hosts"
     shell("-e", script=describe(WriteFile(str(path), "127.0.0.1 localhost\n", why="", owner=NsName("a"))))
     assert path.read_text(encoding="utf-8") == "127.0.0.1 localhost\n"
@@ -155,7 +155,7 @@ BY_HAND: dict[str, tuple[Command, str]] = {
 
 
 @pytest.mark.parametrize("case", BY_HAND)
-def test_by_hand_one_types_for(case: str) -> None:
+def test_the_line_for_a_shell_of(case: str) -> None:
     command, text = BY_HAND[case]
     assert by_hand(command) == text
 

@@ -137,9 +137,7 @@ def test_whatever_links_become_the_kernel_is_as_if_they_had_been_made_so(
 @pytest.mark.parametrize("emulator", EMULATORS)
 @QUICK
 @given(labs(), seeds)
-def test_a_change_that_failed_anywhere_can_be_taken_back(
-    emulator: Emulator, spec: LabSpec, seed: int
-) -> None:
+def test_a_change_that_failed_anywhere_can_be_undone(emulator: Emulator, spec: LabSpec, seed: int) -> None:
     old = layout_with(spec, emulator)
     new = altered(old, seed)
     before = carried_out(between(None, old))
@@ -289,7 +287,7 @@ def test_a_link_that_is_broken_keeps_its_condition_and_may_get_another() -> None
 
 
 @pytest.mark.parametrize("key", [("link", "here", "eth0"), ("downlink", "berlin")])
-def test_a_lost_link_carries_nothing_until_it_is_set_anew(key: WireKey) -> None:
+def test_a_lost_link_carries_nothing_until_its_condition_is_set_again(key: WireKey) -> None:
     layout = evolve(layout_of(BROKEN), emulator=Emulator.USERSPACE)
     gateway = layout.devices["here"].ifaces[0].gateways[0]
     kernel = carried_out(between(None, layout))

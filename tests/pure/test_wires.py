@@ -239,7 +239,7 @@ def test_regions_that_come_later_may_be_linked() -> None:
 # Broken and lost
 
 
-def test_whoever_sets_a_lost_link_anew_has_it_back_and_a_broken_one_stays_broken() -> None:
+def test_setting_a_lost_link_restores_it_and_a_broken_link_stays_broken() -> None:
     layout, key = layout_of(LINKED), ("regions", "eu", "us")
     wire = layout.wires[key]
     broken = with_broken(layout, key, broken=True)

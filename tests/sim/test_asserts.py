@@ -58,6 +58,6 @@ def test_an_assertion_is_read_as_written() -> None:
         ("a.b < ten", "found 'ten' behind '<'; accepted: a number"),
     ],
 )
-def test_what_is_no_assertion_is_said_to_be_none(text: str, message: str) -> None:
+def test_a_text_that_is_no_assertion_is_refused(text: str, message: str) -> None:
     with pytest.raises(Unacceptable, match=message):
         parse_check(text)

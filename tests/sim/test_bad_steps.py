@@ -212,7 +212,7 @@ def test_a_wrong_step_is_refused(case: str, tmp_path: Path) -> None:
         (cmd("${binary.relay}"), "step[1].cmd[0]: ${binary.relay}"),
     ],
 )
-def test_what_this_version_lacks_is_said_to_be_lacking(steps: str, place: str, tmp_path: Path) -> None:
+def test_a_word_that_this_version_lacks_is_reported_as_such(steps: str, place: str, tmp_path: Path) -> None:
     (problem,) = problems_of(tmp_path, steps)
     assert problem == f"{place} is not available in this version of patchbay"
 

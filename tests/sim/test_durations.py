@@ -18,7 +18,7 @@ from patchbay.sim.spec.durations import in_words, parse_duration
         ("0.5s", 0.5),
     ],
 )
-def test_a_duration_is_so_many_seconds(text: str, seconds: float) -> None:
+def test_a_duration_in_seconds(text: str, seconds: float) -> None:
     assert parse_duration(text) == pytest.approx(seconds)
 
 

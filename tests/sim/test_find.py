@@ -42,7 +42,7 @@ def test_each_sim_is_meant_once_in_the_order_of_the_names(project: Path) -> None
     assert names(sim_files([sims / "b.toml", sims, sims / "topos" / ".." / "a.toml"], project)) == ["b", "a"]
 
 
-def test_a_broken_file_that_is_no_sim_is_not_in_the_way_and_a_broken_sim_is_told(project: Path) -> None:
+def test_a_broken_file_that_is_no_sim_is_ignored_and_a_broken_sim_is_reported(project: Path) -> None:
     sims = project / "sims"
     for name, text in (("broken", b"[tool"), ("empty", b""), ("binary", b"\xff\xfe")):
         (sims / f"{name}.toml").write_bytes(text)
@@ -84,7 +84,7 @@ def test_a_folder_without_sims_is_refused(project: Path) -> None:
         sim_files([project / "empty"], project)
 
 
-def test_the_problems_of_all_files_are_told_together(project: Path) -> None:
+def test_the_problems_of_all_files_are_reported_together(project: Path) -> None:
     sims = project / "sims"
     write_sim(sims, RUN.replace("server", "x"), name="a")
     write_sim(sims, RUN.replace("server", "y"), name="b")

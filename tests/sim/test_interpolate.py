@@ -69,7 +69,7 @@ def test_variables_are_replaced_and_nothing_else(text: str, expected: str) -> No
         ("${binary.relay}", r"\$\{binary.relay\} is not available in this version of patchbay"),
     ],
 )
-def test_an_unknown_variable_is_said_to_be_one(text: str, message: str) -> None:
+def test_an_unknown_variable_is_a_fault(text: str, message: str) -> None:
     (found,) = faults(parse(text, NAMES))
     assert re.match(message, found), found
 

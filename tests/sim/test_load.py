@@ -17,7 +17,7 @@ from tests.sim.sim_files import RUN, TOPOLOGY, loaded, problems_of, run, write_s
 SIMS = Path(__file__).parents[2] / "sims"
 
 
-def test_a_topology_may_stand_in_a_file_of_its_own(tmp_path: Path) -> None:
+def test_a_topology_may_be_in_a_file_of_its_own(tmp_path: Path) -> None:
     for folder in (tmp_path / "topos", tmp_path / "deeper" / "topos"):
         folder.mkdir(parents=True)
     (tmp_path / "topos" / "shared.toml").write_text(TOPOLOGY)
@@ -30,7 +30,7 @@ def test_a_topology_may_stand_in_a_file_of_its_own(tmp_path: Path) -> None:
         assert draft_topology(sim.file).spec == sim.lab
 
 
-def test_problems_of_a_topology_file_are_told_with_that_file(tmp_path: Path) -> None:
+def test_problems_of_a_topology_file_are_reported_with_that_file(tmp_path: Path) -> None:
     (tmp_path / "topos").mkdir()
     (tmp_path / "topos" / "bad.toml").write_text(TOPOLOGY.replace('"datacenter"', '"datcenter"'))
     found = problems_of(

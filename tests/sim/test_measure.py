@@ -21,7 +21,7 @@ def test_metrics_of_ones_own_may_be_texts() -> None:
     assert (measured.metrics, faults) == ({"kind": "direct", "n": 1000}, [])
 
 
-def test_what_is_missing_or_no_number_is_left_out_and_told() -> None:
+def test_a_missing_result_and_one_that_is_no_number_are_left_out_and_reported() -> None:
     measured, faults = measure(
         Results(duration=".no", latency_ms=".kind", up_bytes=".big", metrics={"m": ".no"}), SEEN.get
     )

@@ -107,7 +107,7 @@ def test_verbose_shows_what_is_printed_and_captured(tmp_path: Path) -> None:
     ],
     ids=["no file", "bad step", "lab file", "nothing", "bad timeout", "bad folder", "bad junit file"],
 )
-def test_bad_input_is_2_and_told_plainly(arguments: list[str], message: str, tmp_path: Path) -> None:
+def test_bad_input_is_2_and_is_reported_plainly(arguments: list[str], message: str, tmp_path: Path) -> None:
     write_sim(tmp_path, TRUE, name="good")
     write_sim(tmp_path, TRUE.replace("server", "x"), name="bad")
     write_sim(tmp_path, "", name="lab")

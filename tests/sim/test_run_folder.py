@@ -135,7 +135,7 @@ async def test_a_reader_sees_which_step_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.kernel
-async def test_so_many_sims_run_at_once(tmp_path: Path) -> None:
+async def test_as_many_sims_as_jobs_run_at_once(tmp_path: Path) -> None:
     def meet(mine: str, other: str) -> str:
         wait = f"touch {tmp_path}/{mine}; {until_there_is(tmp_path / other)}"
         return f'[[step]]\ndevice = "server"\ncmd = ["sh", "-c", "{wait}"]\n'
@@ -215,7 +215,7 @@ async def test_junit_has_a_case_for_each_sim(tmp_path: Path) -> None:
 
 
 @pytest.mark.kernel
-async def test_whoever_watches_hears_of_the_end_last(tmp_path: Path) -> None:
+async def test_a_watcher_sees_the_end_last(tmp_path: Path) -> None:
     heard: list[RunEvent] = []
     run = RunFolder.create(tmp_path / "work", sims(tmp_path, one=TRUE), [])
     await run_sims(run.outcomes, heard.append)

@@ -211,7 +211,7 @@ async def test_a_spawned_process_that_died_during_the_last_step_fails_the_sim(tm
     assert statuses(outcome) == [F, P]
 
 
-async def test_a_spawned_process_that_fails_is_noticed_by_whoever_waits_for_it(tmp_path: Path) -> None:
+async def test_waiting_for_a_process_that_failed_fails(tmp_path: Path) -> None:
     waited_for = tmp_path / "waited-for"
     spawned = sh(f"{until_there_is(waited_for)}; exit 4", """
 action = "spawn"
@@ -230,7 +230,7 @@ results.up_bytes = ".x"
     assert statuses(outcome) == [P, F]
 
 
-async def test_a_spawned_process_that_did_not_measure_is_noticed_by_whoever_waits_for_it(
+async def test_waiting_for_a_process_that_did_not_measure_fails(
     tmp_path: Path,
 ) -> None:
     spawned = sh("echo hello", """

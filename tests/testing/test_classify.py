@@ -50,7 +50,7 @@ async def network(link: Any = None, **router: Any) -> AsyncIterator[Net]:
 
 @pytest.mark.parametrize("protocol", ["udp", "tcp"])
 @pytest.mark.parametrize("nat", [Nat.NONE, Nat.HOME], ids=str)
-async def test_the_simple_ones_are_told(nat: Nat, protocol: str) -> None:
+async def test_simple_problems_are_reported(nat: Nat, protocol: str) -> None:
     async with network(nat=nat) as net:
         report = await classify_nat(net.device, net.servers, protocol=protocol)
         assert differences(predict(nat, protocol), report) == []
@@ -103,13 +103,13 @@ async def test_how_long_an_idle_mapping_lasts_is_measured(seconds: int) -> None:
         await await_until(partial(finds_timeout, seconds, net.device, net.servers))
 
 
-async def test_a_mapping_that_lasts_longer_than_is_measured_is_told_as_such() -> None:
+async def test_a_mapping_that_outlasts_the_measurement_is_reported_as_such() -> None:
     async with network(nat="home") as net:
         report = await classify_nat(net.device, net.servers, timeouts=True, longest=1.5)
         assert report.udp_timeout == (1.5, float("inf"))
 
 
-async def test_what_a_server_with_one_address_cannot_tell_is_said() -> None:
+async def test_a_report_notes_what_a_server_with_one_address_cannot_show() -> None:
     async with network(nat="home") as net:
         only, two = (str(net.first.ip), 4000), (str(net.second.ip), 4000)
         async with serve_stun(net.first, ports=(4000, 4001)), serve_stun(net.second, ports=(4000, 4001)):

@@ -52,7 +52,7 @@ async def test_a_lab_without_a_node_is_no_place() -> None:
     assert "give --node too" in done.stderr
 
 
-async def test_where_no_server_answers_the_way_out_is_told() -> None:
+async def test_where_no_server_answers_the_error_names_the_way_out() -> None:
     done = await natcheck("--server", "127.0.0.1:9", "--server", "no.such.name.invalid", "--protocol", "tcp")
     assert (done.returncode, done.stdout) == (2, "")
     lines = done.stderr.splitlines()

@@ -38,7 +38,7 @@ FOUR = (A1P1, A1P2, A2P1, A2P2)
         ((A1P1,), "a", None),
     ],
 )
-def test_mapping_is_told_as_far_as_answers_go(
+def test_mapping_is_judged_as_far_as_servers_answer(
     remotes: tuple[tuple[str, int], ...], ports: str, expected: Behavior | None
 ) -> None:
     seen = {

@@ -109,7 +109,7 @@ def test_some_pad_a_port_within_its_attribute() -> None:
     assert decode(with_attributes(1, (0x27, b"\x12\x34\0\0"))) == Request(TRANSACTION, response_port=0x1234)
 
 
-def test_unknown_attributes_of_a_request_are_told_if_they_must_be_known() -> None:
+def test_unknown_attributes_of_a_request_are_reported_if_they_must_be_known() -> None:
     request = decode(with_attributes(1, (0x8022, b"software"), (0x26, b"padding."), (0x7777, b"")))
     assert isinstance(request, Request)
     assert request.unknown == (0x26, 0x7777)

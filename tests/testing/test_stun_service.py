@@ -137,7 +137,7 @@ async def test_the_answer_goes_to_the_port_that_the_request_names(lab_file: Path
         assert await client.call(ask_for_another)
 
 
-async def test_a_server_that_is_killed_is_told_and_one_whose_device_goes_ends(lab_file: Path) -> None:
+async def test_a_killed_server_is_reported_and_a_removed_device_ends_its_server(lab_file: Path) -> None:
     async with patchbay.open_lab(lab_file) as lab:
         (process,) = processes_of(lab, "stun_server")
         await lab.apply(RemoveDevice("server"))

@@ -133,7 +133,7 @@ def test_theory_knows_nothing_of_what_makes_nats() -> None:
     assert ours == {"patchbay.model.nat", "patchbay.testing.report"}
 
 
-def test_a_nat_may_be_said_in_all_the_ways_in_which_a_router_is_given_one() -> None:
+def test_a_nat_is_accepted_in_every_form_that_a_router_accepts() -> None:
     fields = {"mapping": "endpoint-independent", "filtering": "endpoint-independent"}
     assert connects("home", "home")
     assert connects({**fields, "hairpin": True}, "corporate")

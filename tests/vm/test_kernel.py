@@ -93,7 +93,7 @@ def test_the_command_line_streams_and_ends_with_the_commands_status(kernel: Path
 
 
 @pytest.mark.kernel
-def test_what_cannot_be_started_is_told_as_a_shell_does(kernel: Path) -> None:
+def test_a_command_that_cannot_be_started_is_reported_as_by_a_shell(kernel: Path) -> None:
     done = run(["no-such-program"], timeout=DEADLINE)
     assert done.returncode == 127
     assert "no-such-program" in done.stderr
@@ -263,7 +263,7 @@ def test_of_two_builds_at_once_the_second_waits_for_the_first(
     assert said == ["waiting for another build of the same kernel"]
 
 
-def test_what_is_missing_is_told_with_the_line_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_tool_is_reported_with_the_line_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "NEEDS", {"flex": "no-such-program", "make": "sh", "xz-utils": "/no/file"})
     with pytest.raises(KernelError, match=r"apt-get install --no-install-recommends flex xz-utils$"):
         kernels.ingredients()
@@ -326,7 +326,7 @@ def test_the_packages_that_are_asked_for_are_those_that_setup_installs() -> None
     assert done.stdout.split() == list(kernels.NEEDS)
 
 
-def test_a_step_of_a_build_that_fails_shows_the_end_of_what_it_said(
+def test_a_failing_step_of_a_build_shows_the_end_of_its_output(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
