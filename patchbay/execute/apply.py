@@ -102,7 +102,7 @@ def _by_namespace(commands: Sequence[Command]) -> list[list[Batch]]:
 
 
 def _between_rests(stages: Sequence[Stage]) -> Iterator[list[Stage]]:
-    """Return the stages that may overlap, up to the next that is barrier."""
+    """Yield the stages that may overlap, up to the next barrier."""
     group: list[Stage] = []
     for stage in stages:
         if stage.barrier and group:
@@ -151,7 +151,7 @@ class _Run:
             )
 
     async def _part(self, lanes: Lanes) -> None:
-        """Return the batches of lanes, and then their services."""
+        """Run the batches of lanes, and then their services."""
         await self._lanes([[batch for batch in lane if not _about_service(batch)] for lane in lanes])
         # Their start is mostly waiting: for RCU, while packet sockets are made.
         limit = trio.CapacityLimiter(_SERVICES_AT_ONCE)

@@ -21,7 +21,9 @@ __all__ = ["CARRIER", "PRIVATE", "PUBLIC_PLANS", "ULA", "Pool", "PublicPlan", "h
 
 @frozen
 class Pool:
-    """Networks given out one after another: `count` of `prefixlen` from each block, in order."""
+    """Networks given out one after another, in order.
+
+    Each of `blocks` is a network, and the prefix length of the networks that are taken from it."""
 
     name: str
     blocks: tuple[tuple[Network, int], ...]

@@ -51,6 +51,7 @@ def _without(mapping: Mapping[KeyT, ValueT], key: KeyT) -> Mapping[KeyT, ValueT]
 def _freed(layout: Layout, node: NodeLayout) -> Layout:
     given = layout.allocations
     ports: dict[NsName, set[str]] = {}
+    own = {f"hosts of {node.ns}", f"wires in {node.ns}"}
     macs = {iface.mac for iface in node.ifaces} | {iface.port_mac for iface in node.ifaces}
     if isinstance(node, RouterLayout):
         macs.add(node.lan.mac)
@@ -62,6 +63,7 @@ def _freed(layout: Layout, node: NodeLayout) -> Layout:
         ns_names=given.ns_names - {node.ns},
         ifnames=ifnames,
         macs=given.macs - macs,
-        counters={what: n for what, n in given.counters.items() if not what.endswith(f" {node.ns}")},
+        # By their whole keys, because a pool's name may end with that of a node: "public IPv6".
+        counters={what: n for what, n in given.counters.items() if what not in own},
     )
     return evolve(layout, allocations=allocations)

@@ -22,8 +22,8 @@ class Stage:
     order, those of several side by side, and beside the `make` of the stages that follow.
 
     So a command under `configure` may rely on everything made in its stage or before, and on what
-    was configured before in its own namespace, and on nothing else. A stage that is `settled` begins
-    when everything before it is done. Services are started and ended last in each of the two.
+    was configured before in its own namespace, and on nothing else. A stage that is a `barrier`
+    begins when everything before it is done. Services are started and ended last in each of the two.
     """
 
     make: tuple[Command, ...] = ()

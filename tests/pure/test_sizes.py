@@ -7,10 +7,11 @@ from unittest.mock import patch
 
 import pytest
 
+from patchbay.change.nodes import RemoveRouter
 from patchbay.config.draft import Draft
 from patchbay.errors import AllocationError, SpecError
 from patchbay.layout import pools
-from patchbay.layout.allocate import extend, lay_out
+from patchbay.layout.allocate import empty_layout, extend, lay_out
 from patchbay.layout.layout import Layout
 from patchbay.layout.pools import CARRIER, PRIVATE, PUBLIC_PLANS, ULA, Pool, host_in
 from patchbay.model.lab import (
@@ -252,3 +253,13 @@ def test_macs_that_happen_to_collide_are_made_different() -> None:
     macs += [iface.port_mac for node in layout.nodes() for iface in node.ifaces]
     macs += [router.lan.mac for router in layout.forwarders.values()]
     assert sorted(macs) == [few("", "", number) for number in range(11)]
+
+
+@pytest.mark.parametrize("name", ["IPv6", "public", "other", "hosts", "wires"])
+def test_the_networks_of_a_removed_router_of_any_name_are_not_given_out_again(name: str) -> None:
+    public = RouterPreset.PUBLIC
+    layout = extend(empty_layout(), LabSpec(routers=(RouterSpec("first", public), RouterSpec(name, public))))
+    taken = {network for router in ("first", name) for network in router_of(layout, router).networks}
+    layout = RemoveRouter(name).apply(layout)
+    layout = extend(layout, LabSpec(routers=(RouterSpec("next", public),)))
+    assert not taken & {*router_of(layout, "next").networks}
