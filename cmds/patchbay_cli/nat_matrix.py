@@ -65,7 +65,7 @@ def _classes() -> dict[str, Nat | NatConfig]:
 
 
 def _measured() -> list[str]:
-    """Yield a line for each difference from theory."""
+    """Return a line for each difference from theory."""
     import trio
     from rich.console import Console
     from rich.progress import Progress

@@ -77,7 +77,7 @@ def position(event: StepBegan | StepEnded) -> str:
 
 
 def details(event: SimEvent) -> list[str]:
-    """Print what `--verbose` adds."""
+    """Return what `--verbose` adds."""
     if isinstance(event, SimBegan):
         return [f"begins; files in {event.sim.folder}"]
     if isinstance(event, Printed):

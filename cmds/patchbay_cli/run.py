@@ -53,7 +53,7 @@ def run(
 
     Each sim has a lab of its own, in which its steps are done. Needs no root. The exit status is 0 if all
     sims passed, 1 if one failed, 2 if a file or this machine is not as it must be (then nothing was run), 130
-    after Ctrl-C.
+    after Ctrl-C, 143 after SIGTERM.
     """
     from patchbay.errors import HostError
     from patchbay.report.run_folder import RunFolder
