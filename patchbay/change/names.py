@@ -13,7 +13,7 @@ from patchbay.layout.find import find_node, known
 from patchbay.layout.layout import Address, Layout
 from patchbay.model.names import dns_name, host_name_problem
 
-__all__ = ["AddName", "NameChange", "RemoveName", "SetNameserver"]
+__all__ = ["AddName", "NameChange", "RemoveName", "SetNameserver", "rebased"]
 
 
 @frozen
@@ -93,6 +93,20 @@ class SetNameserver:
 
 
 NameChange = AddName | RemoveName | SetNameserver
+
+
+def rebased(change: NameChange, layout: Layout) -> NameChange | None:
+    """Return what is left of a change in a layout that others have changed meanwhile, or None.
+
+    Its node or name may be gone, or some of the addresses that it removes.
+    """
+    if change.node is not None and layout.node(change.node) is None:
+        return None
+    if not isinstance(change, RemoveName):
+        return change
+    given = layout.names.given(change.node or "", change.name)
+    left = tuple(ip for ip in change.ips if ip in given)
+    return evolve(change, ips=left) if left or (given and not change.ips) else None
 
 
 def _difference(change: AddName | RemoveName, old: Layout, new: Layout) -> Iterator[Event]:

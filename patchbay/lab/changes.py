@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 
 import trio
 from attrs import evolve
@@ -11,9 +11,9 @@ from attrs import evolve
 from patchbay.change.base import Change, Event
 from patchbay.change.fields import everything
 from patchbay.change.links import UseEmulator
-from patchbay.change.names import NameChange
-from patchbay.change.nodes import Add
-from patchbay.errors import CommandFailed, LabBrokenError, LabDiedError, PatchbayError, SpecError
+from patchbay.change.names import NameChange, rebased
+from patchbay.change.nodes import Add, RemoveDevice, RemoveRouter
+from patchbay.errors import CommandFailed, LabBrokenError, LabDiedError, PatchbayError
 from patchbay.execute.apply import Outcome, apply, apply_now
 from patchbay.lab.garbage import collection_paused
 from patchbay.lab.session import Session
@@ -32,30 +32,50 @@ _LARGE = 20
 
 
 class _Pending:
-    """A layout that the kernel does not have yet, with the changes that lead to it and what they tell."""
+    """A layout that the kernel does not have yet, with the changes that lead to it and their events."""
 
     def __init__(self, layout: Layout) -> None:
         self.task = trio.lowlevel.current_task()
         self.layout = layout
-        self.changes: list[Change] = []
-        self.events: list[Event] = []
+        self._taken: list[tuple[Change, Sequence[Event]]] = []
+        # The names that the changes are on top of.
+        self._base = layout.names
 
     def take(self, change: Change) -> None:
-        old, new = self.layout, change.apply(self.layout)
-        self.events += change.events(old, new)
-        self.changes.append(change)
-        self.layout = new
+        old, self.layout = self.layout, change.apply(self.layout)
+        self.note(change, change.events(old, self.layout))
 
-    def begin_with(self, names: Names) -> None:
-        """Put the changes of names on top of the names that the lab has by now."""
-        layout = evolve(self.layout, names=names)
-        for change in self.changes:
+    def note(self, change: Change, events: Iterable[Event]) -> None:
+        """Note a change that the layout has already."""
+        self._taken.append((change, [*events]))
+
+    @property
+    def changes(self) -> list[Change]:
+        return [change for change, _ in self._taken]
+
+    @property
+    def events(self) -> list[Event]:
+        return [event for _, events in self._taken for event in events]
+
+    def rebase(self, names: Names) -> None:
+        """Put the changes on top of the names that the lab has by now, because other tasks may have set some.
+
+        Then the changes of all tasks give the layout in the order in which they are recorded.
+        """
+        if names == self._base:
+            return
+        self._base = names
+        taken, self._taken = self._taken, []
+        self.layout = evolve(self.layout, names=names)
+        for change, events in taken:
             if isinstance(change, NameChange):
-                # Another task may have removed the node or the name meanwhile.
-                with contextlib.suppress(SpecError):
-                    layout = change.apply(layout)
-        nodes = {scope for scope in layout.names.scopes() if layout.node(scope)}
-        self.layout = evolve(layout, names=layout.names.only(nodes))
+                if (left := rebased(change, self.layout)) is not None:
+                    self.take(left)
+                continue
+            self.note(change, events)
+            match change:
+                case RemoveDevice(device=node) | RemoveRouter(router=node):
+                    self.layout = evolve(self.layout, names=self.layout.names.without(node))
 
 
 async def _planned(old: Layout, new: Layout) -> Plan:
@@ -77,8 +97,6 @@ class Changes:
         self._emulator = emulator
         self._one_at_a_time = trio.Lock()
         self._batch: _Pending | None = None
-        # Names that were set while another change was on its way, which began without them.
-        self._meanwhile: list[NameChange] = []
 
     # -- looking
 
@@ -111,8 +129,7 @@ class Changes:
         Nothing is undone on failure, because there is no lab to go back to.
         """
         pending = _Pending(full)
-        pending.changes.append(Add(spec))
-        pending.events += everything(full)
+        pending.note(Add(spec), everything(full))
         await self._decide(pending)
         done: list[Outcome] = []
         try:
@@ -133,7 +150,7 @@ class Changes:
             await trio.lowlevel.checkpoint()
             batch.take(change)
             return
-        async with self._changing():
+        async with self._one_at_a_time:
             if when():
                 pending = _Pending(self.applied)
                 pending.take(change)
@@ -144,16 +161,17 @@ class Changes:
         if (batch := self._own_batch()) is not None:
             batch.take(change)
             return
-        self._rename(change)
-        if self._one_at_a_time.locked():
-            self._meanwhile.append(change)
+        new = change.apply(self.applied)
+        done = self._set_names(new)
+        self._recorder.change(done, [change], change.events(self.applied, new))
+        self._take(new)
 
     @contextlib.asynccontextmanager
     async def batch(self) -> AsyncIterator[None]:
         """See `Lab.batch`."""
         if self._own_batch() is not None:
             raise PatchbayError("this task has a batch open already: batches do not nest")
-        async with self._changing():
+        async with self._one_at_a_time:
             batch = self._batch = _Pending(self.applied)
             try:
                 yield
@@ -161,45 +179,39 @@ class Changes:
             finally:
                 self._batch = None
 
-    @contextlib.asynccontextmanager
-    async def _changing(self) -> AsyncIterator[None]:
-        async with self._one_at_a_time:
-            self._meanwhile.clear()
-            yield
-
-    def _rename(self, change: NameChange) -> None:
-        old, new = self.applied, change.apply(self.applied)
+    def _set_names(self, new: Layout) -> list[Outcome]:
+        """Apply a layout that differs in names alone, at once. On failure apply the old names."""
         done: list[Outcome] = []
         try:
-            apply_now(self._session.sandbox, between(old, new), done)
+            apply_now(self._session.sandbox, between(self.applied, new), done)
         except CommandFailed:
             with self._undoing(done) as undone:
-                apply_now(self._session.sandbox, between(new, old, undoing=True), undone)
+                apply_now(self._session.sandbox, between(new, self.applied, undoing=True), undone)
             raise
-        self._recorder.change(done, [change], change.events(old, new))
-        self._take(new)
+        return done
 
     async def _apply_layout(self, pending: _Pending) -> None:
         """Apply the pending layout. On failure apply the layout that the kernel had."""
         await self._decide(pending)
-        if self._meanwhile:
-            pending.begin_with(self.applied.names)
-            self._meanwhile.clear()
+        pending.rebase(self.applied.names)
+        planned = pending.layout
         done: list[Outcome] = []
         try:
             with collection_paused():
-                plan = await _planned(self.applied, pending.layout)
+                plan = await _planned(self.applied, planned)
                 await apply(self._session.sandbox, self._session.services, plan, done)
         except LabDiedError:
             raise  # with the agent everything went: there is nothing to undo
         except BaseException:
-            await self._undo(pending.layout, done)
+            await self._undo(planned, done)
             raise
+        pending.rebase(self.applied.names)
         self._recorder.change(done, pending.changes, pending.events)
-        self._take(pending.layout)
-        for change in self._meanwhile:
-            with contextlib.suppress(SpecError):
-                self._rename(change)
+        self._take(planned)
+        if pending.layout.names != planned.names:
+            # Other tasks set names while the plan was applied. Their changes are recorded already.
+            self._recorder.change(self._set_names(pending.layout), (), ())
+            self._take(pending.layout)
 
     async def _undo(self, new: Layout, done: list[Outcome]) -> None:
         plan = between(new, self.applied, undoing=True)

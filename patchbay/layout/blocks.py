@@ -17,6 +17,7 @@ from patchbay.layout.layout import (
     NodeLayout,
     PolicyLayout,
     RouterLayout,
+    host_counter,
     of_version,
 )
 from patchbay.model.names import NsName
@@ -93,8 +94,8 @@ def _with_blocks_of(
     gateway = of_version(parent.lan.addresses, 4)
     assert gateway is not None
     while len(pool) < wanted:
-        number = counters[f"hosts of {parent.ns}"]
-        counters[f"hosts of {parent.ns}"] = number + 1
+        number = counters[host_counter(parent.ns)]
+        counters[host_counter(parent.ns)] = number + 1
         pool.append(_next_address(parent, gateway, number, router, size))
     if numbers == policy.blocks and len(pool) == len(policy.pool):
         return layout

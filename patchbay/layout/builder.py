@@ -24,6 +24,7 @@ from patchbay.layout.layout import (
     RouteLayout,
     RouterKind,
     RouterLayout,
+    host_counter,
     of_version,
 )
 from patchbay.model.lab import DeviceSpec, IpSupport, NatV6, RouterSpec
@@ -193,7 +194,7 @@ class Builder:
         support: IpSupport,
         mtu: int | None,
     ) -> IfaceLayout:
-        number = self._count(f"hosts of {router.ns}", start=2)
+        number = self._count(host_counter(router.ns), start=2)
         lan = [address for address in router.lan.addresses if address.version in support.versions]
         if router.ns not in self._ifnames:
             self._ifnames[router.ns] = {*self._layout.allocations.taken_in(router.ns)}

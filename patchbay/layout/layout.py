@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from enum import StrEnum
 from ipaddress import (
@@ -42,7 +42,9 @@ __all__ = [
     "VethEnd",
     "WireKey",
     "WireLayout",
+    "host_counter",
     "of_version",
+    "wire_counter",
 ]
 
 # The interfaces that every router has.
@@ -224,12 +226,11 @@ class Names:
         """Return the nodes that have names of their own."""
         return {*self.hosts, *self.nameservers} - {""}
 
-    def only(self, scopes: Container[str]) -> Names:
-        """Return the names of the whole lab, and of these nodes alone."""
-        kept = {"", *(scope for scope in self.scopes() if scope in scopes)}
+    def without(self, node: str) -> Names:
+        """Return the names without those that one node has of its own."""
         return Names(
-            {scope: hosts for scope, hosts in self.hosts.items() if scope in kept},
-            {scope: server for scope, server in self.nameservers.items() if scope in kept},
+            {scope: hosts for scope, hosts in self.hosts.items() if scope != node},
+            {scope: server for scope, server in self.nameservers.items() if scope != node},
         )
 
     def resolve(self, scope: str, name: str) -> tuple[Address, ...]:
@@ -289,6 +290,16 @@ class WireLayout:
         ends = (self.near, self.far) if self.makes_far else (self.near,)
         inside = (self.bridge, *(end.name for end in ends), *((self.below,) if self.below else ()))
         return (*((self.ns, name) for name in inside), *((end.peer_ns, end.peer) for end in ends))
+
+
+def host_counter(ns: NsName) -> str:
+    """Return the key of the counter of hosts below a forwarder."""
+    return f"hosts of {ns}"
+
+
+def wire_counter(ns: NsName) -> str:
+    """Return the key of the counter of wires in a namespace."""
+    return f"wires in {ns}"
 
 
 @frozen

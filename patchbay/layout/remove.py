@@ -7,7 +7,14 @@ from typing import TypeVar
 
 from attrs import evolve
 
-from patchbay.layout.layout import Layout, NodeLayout, RouterLayout, WireKey
+from patchbay.layout.layout import (
+    Layout,
+    NodeLayout,
+    RouterLayout,
+    WireKey,
+    host_counter,
+    wire_counter,
+)
 from patchbay.layout.wires import refreshed, with_conditions
 from patchbay.model.link import PERFECT
 from patchbay.model.names import NsName
@@ -29,8 +36,7 @@ def without_node(layout: Layout, node: NodeLayout) -> Layout:
         layout = evolve(layout, forwarders=_without(layout.forwarders, node.key))
     else:
         layout = evolve(layout, devices=_without(layout.devices, node.name))
-    names = layout.names.only(layout.names.scopes() - {node.name})
-    return refreshed(_freed(evolve(layout, names=names), node))
+    return refreshed(_freed(evolve(layout, names=layout.names.without(node.name)), node))
 
 
 def _own_wires(layout: Layout, node: NodeLayout) -> list[WireKey]:
@@ -51,7 +57,7 @@ def _without(mapping: Mapping[KeyT, ValueT], key: KeyT) -> Mapping[KeyT, ValueT]
 def _freed(layout: Layout, node: NodeLayout) -> Layout:
     given = layout.allocations
     ports: dict[NsName, set[str]] = {}
-    own = {f"hosts of {node.ns}", f"wires in {node.ns}"}
+    own = {host_counter(node.ns), wire_counter(node.ns)}
     macs = {iface.mac for iface in node.ifaces} | {iface.port_mac for iface in node.ifaces}
     if isinstance(node, RouterLayout):
         macs.add(node.lan.mac)

@@ -20,6 +20,7 @@ from patchbay.layout.layout import (
     WireKey,
     WireLayout,
     of_version,
+    wire_counter,
 )
 from patchbay.model.link import PERFECT, Condition, combination_problems
 from patchbay.model.names import IfName, NsName, slug, unique_name
@@ -172,7 +173,7 @@ class _Changing:
 
     def _number(self, ns: NsName) -> int:
         """Return a number that is never given out again, because the old wire may still be there."""
-        what = f"wires in {ns}"
+        what = wire_counter(ns)
         number = self._counters.get(what, 1)
         self._counters[what] = number + 1
         return number

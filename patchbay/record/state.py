@@ -76,16 +76,16 @@ def reduce_event(state: State, kind: str, fields: Fields) -> None:
 
 
 def _reduce_name(dns: State, kind: str, fields: Fields) -> None:
-    """Add or remove an address, unless it was: two tasks may do the same, one of them in a batch."""
-    scope, name, ip = fields["scope"], fields["name"], fields["ip"]
-    names = dict(dns.get(scope, {}))
-    others = [other for other in names.pop(name, []) if other != ip or kind == "dns_entry_added"]
-    added = [ip] if kind == "dns_entry_added" and ip not in others else []
-    if others or added:
-        names[name] = others + added
-    dns[scope] = names
+    names = dns.setdefault(fields["scope"], {})
+    ips = names.setdefault(fields["name"], [])
+    if kind == "dns_entry_added":
+        ips.append(fields["ip"])
+        return
+    ips.remove(fields["ip"])
+    if not ips:
+        del names[fields["name"]]
     if not names:
-        del dns[scope]
+        del dns[fields["scope"]]
 
 
 def _reduce_region_link(state: State, kind: str, fields: Fields) -> None:
