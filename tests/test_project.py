@@ -1,7 +1,9 @@
 """What a project is known by: its licence, and that others' machines run its tests."""
 
+import warnings
 from pathlib import Path
 
+import pytest
 import tomli
 import yaml
 
@@ -25,6 +27,11 @@ def test_the_workflow_runs_the_tests_where_labs_are_allowed() -> None:
     assert job["runs-on"] == "ubuntu-24.04"
     # `on` is a boolean of YAML 1.1.
     assert set(workflow[True]) == {"push", "pull_request"}
+
+
+def test_a_warning_fails_a_test() -> None:
+    with pytest.raises(UserWarning, match="of any kind"):
+        warnings.warn("of any kind", stacklevel=1)
 
 
 def test_what_contributing_names_is_a_target_of_make() -> None:

@@ -34,8 +34,8 @@ def nat_matrix(
 ) -> None:
     """Print which pairs of NATs connect.
 
-    Whether hole punching connects two hosts, by UDP and by TCP, as tables in Markdown: for the presets, and
-    for the nine classes of mapping (EIM, ADM, APDM: endpoint-independent,
+    The tables, in Markdown, say whether hole punching connects two hosts by UDP and by TCP: for the presets,
+    and for the nine classes of mapping (EIM, ADM, APDM: endpoint-independent,
     address-dependent, address and port-dependent) and filtering (EIF, ADF, APDF). Exit status 1 if a
     measurement differs from theory: each is named on stderr.
     """

@@ -20,10 +20,10 @@ __all__ = ["natcheck"]
 
 _PORT = 3478  # RFC 8489 section 8.1
 
-# To tell filtering takes a server with two addresses (OTHER-ADDRESS, RFC 5780), of which there are few in
-# public: the first two are what other programs that tell NATs apart have as their default. The others are
-# reported to have one each; two servers of that kind show whether the mapping depends on the remote address.
-# None was tried from where this was written, and none is promised: --server is the way out.
+# Filtering takes a server with two addresses (OTHER-ADDRESS, RFC 5780), and few public servers have two. The
+# first two are the defaults of other programs that classify NATs. The others probably have one address each;
+# two such servers show whether the mapping depends on the remote address. None of them was tried where this
+# was written, and none is promised: --server names others.
 _PUBLIC = (
     "stunserver2025.stunprotocol.org",
     "stun.voip.blackberry.com",

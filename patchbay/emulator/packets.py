@@ -42,7 +42,7 @@ _SLOT = struct.Struct("=IIIHHIIHH")
 _AUXDATA = struct.Struct("=IIIHHHH")
 _TIME = struct.Struct("qq")
 _MESSAGES = socket.CMSG_SPACE(_AUXDATA.size) + socket.CMSG_SPACE(_TIME.size)
-# What is before the frame in a slot (tpacket_rcv: both headers, aligned, and the virtio one), the
+# Bytes before the frame in a slot (tpacket_rcv: both headers, aligned, and the virtio header), the
 # frame's own header, and a second tag; the first is kept beside the frame.
 _BEFORE, _ETHERNET, _TAG = 76, 14, 4
 _LARGEST = 1 << 16

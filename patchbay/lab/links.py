@@ -34,9 +34,8 @@ class DirectionStats:
     """Counters of one direction of a link since it got a condition, in packets and bytes.
 
     `dropped` counts packets lost by `loss_pct`, by a full buffer, because the far side is missing, or because
-    the relay did not read them in time;
-    `queued` counts those that are on their way now. `detail` has the emulator's other counters, by its own
-    names.
+    the relay did not read them in time. `queued` counts packets that are on their way now. `detail` has more
+    counters, by the emulator's own names.
     """
 
     sent: int = 0

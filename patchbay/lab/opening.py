@@ -32,8 +32,6 @@ from patchbay.sandbox.sandbox import Sandbox
 __all__ = ["opened"]
 
 _numbers = itertools.count(1)
-# A folder of a run is named by the time and the label, and a name has at most 255 bytes (NAME_MAX).
-_LONGEST_LABEL = 50
 
 Spec = LabSpec | Mapping[str, Any] | str | os.PathLike[str] | None
 
@@ -77,9 +75,8 @@ async def opened(
 def _label(label: object, spec: Spec) -> str:
     if label is None:
         return (Path(spec).stem if isinstance(spec, str | os.PathLike) else "") or f"lab{os.getpid()}"
-    if not isinstance(label, str) or not label.isprintable() or not 1 <= len(label) <= _LONGEST_LABEL:
-        accepted = f"accepted: 1 to {_LONGEST_LABEL} printable characters"
-        raise SpecError([Problem("label", f"found {describe_value(label)}; {accepted}")])
+    if not isinstance(label, str) or not label or not label.isprintable():
+        raise SpecError([Problem("label", f"found {describe_value(label)}; accepted: printable text")])
     return label
 
 

@@ -98,7 +98,7 @@ def dns_name(name: str) -> str:
 def spellings(name: str) -> tuple[str, ...]:
     """Return how programs may ask for a host name, `name` first: its own alphabet and ASCII, and a final dot.
 
-    Case is not varied, because whoever reads a hosts file ignores it.
+    Case is not varied, because readers of a hosts file ignore it.
     """
     plain = dns_name(name)
     forms = [name.removesuffix("."), plain]
@@ -172,9 +172,9 @@ def env_name(name: str) -> str:
 
 
 def env_names(device: str, ifaces: Iterable[str]) -> Iterator[tuple[str, str | None]]:
-    """Yield what is behind `PATCHBAY_IP_`: the device, and the device with each interface.
+    """Yield the ends of a device's variables `PATCHBAY_IP_…`, each with the interface whose address it has.
 
-    Each comes with the interface whose address it is, or None for the device's own address.
+    The first is for the address by which others know the device, with None for the interface.
     """
     yield env_name(device), None
     for iface in ifaces:

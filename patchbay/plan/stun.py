@@ -10,7 +10,7 @@ from patchbay.tools.service import Service
 __all__ = ["stun_server"]
 
 _MODULE = "patchbay.services.stun_server"
-_ARGS = ("--port", "3478")
+_ARGS = ("--port", "3478")  # RFC 8489 section 18.6
 
 
 def stun_server(device: DeviceLayout) -> Resources:

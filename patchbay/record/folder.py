@@ -13,6 +13,9 @@ from typing import IO, Any
 
 __all__ = ["LabFolder", "file_stem", "new_folder", "write_json", "write_whole"]
 
+# NAME_MAX is 255; a time stamp, a number and an ending are put around the stem.
+_STEM_BYTES = 200
+
 
 def write_whole(path: Path, text: str) -> None:
     """Replace `path` with `text` in one step."""
@@ -33,8 +36,9 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def file_stem(text: str) -> str:
-    """Return `text` as a part of a file's name."""
-    return re.sub(r"[^\w.-]+", "-", text).strip("-.") or "lab"
+    """Return `text` as a part of a file's name, cut where the name would be too long (NAME_MAX)."""
+    plain = re.sub(r"[^\w.-]+", "-", text).strip("-.").encode()[:_STEM_BYTES]
+    return plain.decode(errors="ignore") or "lab"
 
 
 def new_folder(parent: Path, stem: str) -> Path:

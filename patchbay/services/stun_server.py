@@ -23,9 +23,8 @@ from patchbay.sandbox.inside import wire
 from patchbay.sandbox.inside.service import Control, UsageError, serve
 from patchbay.services import stun_messages as stun
 
-__all__ = ["PORT", "StunServer", "main"]
+__all__ = ["StunServer", "main"]
 
-PORT = 3478  # RFC 8489 section 18.6
 _CHANGE_REQUEST = 0x0003
 _UNKNOWN_ATTRIBUTE = 420
 _BACKLOG = 128

@@ -232,9 +232,6 @@ class Port:
     protocol: str
     number: int
 
-    def __str__(self) -> str:
-        return f"{self.protocol.upper()} port {self.number}"
-
 
 class Readiness(Kind):
     """The sign that a command is ready: one of the step's own captures, or a port."""
